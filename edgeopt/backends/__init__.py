@@ -1,0 +1,118 @@
+"""Runtimes that artifacts are built for: one file per backend, with build and open side by side.
+
+To add one, write `backends/<name>.py` with a class of that name in CamelCase; the contract tests find it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeopt import registry
+from edgeopt.context import Context
+from edgeopt.errors import BackendError, EdgeoptError
+from edgeopt.model import Artifact, Form, Model, QuantizationProfile
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Session(ABC):
+    """An opened artifact. It never times itself: `validation/latency.py` holds the only clock."""
+
+    @abstractmethod
+    def run(self, inputs: Arrays) -> Arrays:
+        """Run one batch; the arrays that come back belong to the caller.
+
+        Raises:
+            BackendError: the inputs do not fit, or the runtime failed.
+        """
+
+    def close(self) -> None:
+        """Free what the session holds."""
+        return None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """Builds artifacts from models in `accepts` form, and opens them."""
+
+    accepts: ClassVar[Form]
+    #: a simulated backend measures nothing real and need not agree with the original
+    simulated: ClassVar[bool] = False
+
+    @abstractmethod
+    def available(self) -> None:
+        """Return if this machine can build and open artifacts.
+
+        Raises:
+            MissingError: names what to install.
+        """
+
+    def profile(self) -> QuantizationProfile | None:
+        """What the backend wants to see in a quantized graph on this machine; None if it runs no integers."""
+        return None
+
+    @abstractmethod
+    def build(self, model: Model, context: Context, folder: Path) -> Artifact:
+        """Build `model` for `context.threads` and `context.batch` into `folder`."""
+
+    @abstractmethod
+    def open(self, artifact: Artifact) -> Session:
+        """Open an artifact of this backend."""
+
+
+def get(name: str) -> Backend:
+    """The backend of that name."""
+    backend: Backend = registry.resolve("backends", name)()
+    return backend
+
+
+def build_artifact(name: str, model: Model, context: Context) -> Artifact:
+    """What a worker runs: build, then open the result and run it once on zeros.
+
+    Raises:
+        BackendError: the backend failed, whatever it raised.
+        MissingError: it is not installed.
+    """
+    backend = get(name)
+    backend.available()
+    try:
+        artifact = backend.build(model, context, context.folder)
+        with backend.open(artifact) as session:
+            session.run(zeros(artifact, context.batch))
+    except EdgeoptError:
+        raise
+    except Exception as error:
+        raise BackendError(f"`{name}` could not build: {type(error).__name__}: {error}") from error
+    return artifact
+
+
+def zeros(artifact: Artifact, batch: int) -> Arrays:
+    """One batch of zeros in the shapes of the artifact's inputs."""
+    return {spec.name: np.zeros(spec.with_batch(batch), np.dtype(spec.dtype)) for spec in artifact.inputs}
+
+
+def run_each(artifact: Artifact, samples: list[Arrays], batch: int) -> list[Arrays]:
+    """What a worker runs: the outputs of each sample, without the batch axis.
+
+    Args:
+        samples: inputs of one sample each, with a batch axis of 1; repeated to fill a batch.
+    """
+    outputs = []
+    with get(artifact.backend).open(artifact) as session:
+        for sample in samples:
+            made = session.run({name: np.repeat(array, batch, axis=0) for name, array in sample.items()})
+            outputs.append({name: array[0] for name, array in made.items()})
+    return outputs

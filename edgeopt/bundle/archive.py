@@ -1,0 +1,152 @@
+"""The one-file form of a bundle: an uncompressed zip whose every byte follows from the content.
+
+The manifest comes first, then the files in its order, then zip's directory; dates, permissions and versions are
+fixed, nothing is compressed, nothing optional is used. Any unzip tool opens it, but `read_archive` is not one: once it
+has read the manifest it knows what each further byte that is not content must be, so there is no second reading of the
+file to fall for. A member that is extra, repeated, renamed, linked, compressed or encrypted is simply not what must
+stand there. It reads forward only, in chunks.
+
+The layout is PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (directory) and 4.3.16 (end).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from edgeopt.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT_BYTES, Manifest
+from edgeopt.errors import TrustError, UsageError
+from edgeopt.files import CHUNK_BYTES
+from edgeopt.model import ArtifactFile
+
+#: given a listed file, a block in which its chunks can be passed on
+Receive = Callable[[ArtifactFile], AbstractContextManager[Callable[[bytes], object]]]
+
+_LOCAL = struct.Struct("<4sHHHHHIIIHH")
+_CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
+_END = struct.Struct("<4sHHHHIIH")
+
+_VERSION = 10  # all that stored files need
+_MADE_BY_UNIX = 3 << 8 | _VERSION
+_FIRST_OF_1980 = 1 << 5 | 1
+_PLAIN_FILE = 0o100644 << 16
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A member as the zip's headers describe it."""
+
+    name: str
+    size_bytes: int
+    crc: int
+
+    def local(self) -> bytes:
+        return _LOCAL.pack(b"PK\3\4", *self._common(), 0) + self.name.encode()
+
+    def central(self, offset: int) -> bytes:
+        rest = (0, 0, 0, 0, _PLAIN_FILE, offset)
+        return _CENTRAL.pack(b"PK\1\2", _MADE_BY_UNIX, *self._common(), *rest) + self.name.encode()
+
+    def _common(self) -> tuple[int, ...]:
+        size, length = self.size_bytes, len(self.name.encode())
+        return _VERSION, 0, 0, 0, _FIRST_OF_1980, self.crc, size, size, length
+
+
+def pack_members(members: Sequence[tuple[str, bytes]]) -> bytes:
+    """The zip of these members in this order; the same members give the same bytes."""
+    entries = [_Entry(name, len(content), zlib.crc32(content)) for name, content in members]
+    parts = [part for entry, (_, content) in zip(entries, members, strict=True) for part in (entry.local(), content)]
+    return b"".join([*parts, _directory(entries)])
+
+
+def read_archive(path: Path, receive: Receive) -> Manifest:
+    """Read a bundle file from its first byte to its last and pass each listed file on as it comes.
+
+    What was passed on is proven only once this returns.
+
+    Raises:
+        UsageError: there is no such file.
+        TrustError: it is not, byte for byte, what its manifest says.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no bundle file `{path}`", "give a `.edgeopt` file or a bundle's folder")
+    with path.open("rb") as stream:
+        reader = _Reader(stream, path)
+        manifest, entries = reader.read_manifest()
+        for file in manifest.files:
+            with receive(file) as pass_on:
+                entries.append(reader.read_file(file, pass_on))
+        reader.expect(_directory(entries), "directory")
+        reader.expect_end()
+    return manifest
+
+
+def _directory(entries: Sequence[_Entry]) -> bytes:
+    offset, records = 0, []
+    for entry in entries:
+        records.append(entry.central(offset))
+        offset += len(entry.local()) + entry.size_bytes
+    size, count = sum(len(record) for record in records), len(records)
+    return b"".join([*records, _END.pack(b"PK\5\6", 0, 0, count, count, size, offset, 0)])
+
+
+class _Reader:
+    """Reads a stream forward and refuses the first byte that should not be there."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._stream = stream
+        self._path = path
+
+    def read_manifest(self) -> tuple[Manifest, list[_Entry]]:
+        header = self._stream.read(_LOCAL.size)
+        if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
+            raise TrustError(f"`{self._path}` is not a bundle", "make one with `edgeopt bundle pack`")
+        crc, size = struct.unpack_from("<II", header, 14)
+        entry = _Entry(MANIFEST_FILE, size, crc)
+        if header + self._exactly(len(MANIFEST_FILE)) != entry.local():
+            raise self._refused(f"does not begin with a plain `{MANIFEST_FILE}`")
+        if size > MANIFEST_LIMIT_BYTES:
+            raise self._refused(f"has a manifest of {size} bytes, at most {MANIFEST_LIMIT_BYTES} are allowed")
+        content = self._exactly(size)
+        if zlib.crc32(content) != crc:
+            raise self._refused("has a damaged manifest")
+        return Manifest.parse(content), [entry]
+
+    def read_file(self, file: ArtifactFile, pass_on: Callable[[bytes], object]) -> _Entry:
+        header = self._exactly(_LOCAL.size)
+        entry = _Entry(file.path, file.size_bytes, struct.unpack_from("<I", header, 14)[0])
+        if header + self._exactly(len(file.path)) != entry.local():
+            raise self._refused(f"has something else where `{file.path}` should be")
+        digest, crc, left = hashlib.sha256(), 0, file.size_bytes
+        while left:
+            chunk = self._exactly(min(left, CHUNK_BYTES))
+            digest.update(chunk)
+            crc = zlib.crc32(chunk, crc)
+            pass_on(chunk)
+            left -= len(chunk)
+        if digest.hexdigest() != file.sha256 or crc != entry.crc:
+            raise self._refused(f"holds a `{file.path}` that is not the one its manifest names")
+        return entry
+
+    def expect(self, content: bytes, what: str) -> None:
+        if self._exactly(len(content)) != content:
+            raise self._refused(f"has a {what} that does not fit its manifest")
+
+    def expect_end(self) -> None:
+        if self._stream.read(1):
+            raise self._refused("goes on after its end")
+
+    def _exactly(self, count: int) -> bytes:
+        content = self._stream.read(count)
+        if len(content) != count:
+            raise self._refused("is cut short")
+        return content
+
+    def _refused(self, what: str) -> TrustError:
+        return TrustError(f"`{self._path}` {what}", "get the bundle again from where it was made")

@@ -1,0 +1,108 @@
+"""Make a bundle: the folder of a winner, and the one file to ship."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeopt import files
+from edgeopt.bundle import Bundle
+from edgeopt.bundle.archive import pack_members
+from edgeopt.bundle.golden import Golden, pack_golden
+from edgeopt.bundle.manifest import (
+    BUNDLE_LIMIT_BYTES,
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MANIFEST_LIMIT_BYTES,
+    MODEL_FOLDER,
+    RECIPE_FILE,
+    Manifest,
+)
+from edgeopt.bundle.verify import load_bundle
+from edgeopt.data.preprocess import Preprocess
+from edgeopt.errors import BuildError, TrustError
+from edgeopt.model import Artifact, list_files
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a bundle: fields as in `Manifest`; the artifact where its files lie, the recipe as it stands."""
+
+    name: str
+    target: str
+    candidate: str
+    artifact: Artifact
+    preprocess: Preprocess
+    classes: tuple[str, ...] | None
+    compatible: dict[str, str]
+    recipe: bytes
+    golden: tuple[Golden, ...]
+    measurements: tuple[dict[str, Any], ...]
+    verdicts: tuple[dict[str, Any], ...]
+
+
+def pack_bundle(contents: Contents, destination: Path) -> Bundle:
+    """Make the bundle's folder at `destination`, replacing what stood there.
+
+    Raises:
+        BuildError: it would be larger than a bundle may be.
+        TrustError: a file of the artifact is not the one that was measured.
+        MissingError: the disk is full.
+    """
+    if contents.artifact.size_bytes > BUNDLE_LIMIT_BYTES:
+        raise BuildError(
+            f"`{contents.candidate}` has {contents.artifact.size_bytes} bytes, at most {BUNDLE_LIMIT_BYTES}"
+        )
+    with files.scratch(destination.parent) as folder:
+        manifest = _fill(contents, folder)
+        files.publish(folder, destination)
+    return Bundle(destination, manifest)
+
+
+def pack_file(folder: Path, path: Path) -> Bundle:
+    """Write the bundle in `folder` as one file to `path`; the same bundle gives the same bytes.
+
+    Raises:
+        TrustError: the folder is not what its manifest says.
+        MissingError: the disk is full.
+    """
+    bundle = load_bundle(folder)
+    names = [file.path for file in bundle.manifest.files]
+    members = [(name, (folder / name).read_bytes()) for name in names]
+    files.write_bytes(path, pack_members([(MANIFEST_FILE, bundle.manifest.to_bytes()), *members]))
+    return bundle
+
+
+def _fill(contents: Contents, folder: Path) -> Manifest:
+    artifact = contents.artifact
+    names = [file.path for file in artifact.files]
+    for name in names:
+        files.copy(artifact.folder / name, folder / MODEL_FOLDER / name)
+    # The copies are compared, not the originals: what is shipped must be what was measured.
+    if list_files(folder / MODEL_FOLDER, names) != artifact.files:
+        raise TrustError(f"the files of `{contents.candidate}` changed after they were measured", "compile again")
+    files.write_bytes(folder / GOLDEN_FILE, pack_golden(contents.golden))
+    files.write_bytes(folder / RECIPE_FILE, contents.recipe)
+    manifest = _describe(contents, folder, [*(f"{MODEL_FOLDER}/{name}" for name in names), GOLDEN_FILE, RECIPE_FILE])
+    files.write_bytes(folder / MANIFEST_FILE, manifest.to_bytes())
+    return manifest
+
+
+def _describe(contents: Contents, folder: Path, names: list[str]) -> Manifest:
+    manifest = Manifest(
+        name=contents.name,
+        target=contents.target,
+        candidate=contents.candidate,
+        # Facts tell of the build (how long it took), not of what was built.
+        artifact=contents.artifact.model_copy(update={"facts": {}}),
+        files=list_files(folder, names),
+        preprocess=contents.preprocess,
+        classes=contents.classes,
+        compatible=contents.compatible,
+        measurements=contents.measurements,
+        verdicts=contents.verdicts,
+    ).complete()
+    if len(manifest.to_bytes()) > MANIFEST_LIMIT_BYTES:
+        raise BuildError(f"the manifest of `{contents.candidate}` is larger than {MANIFEST_LIMIT_BYTES} bytes")
+    return manifest

@@ -1,0 +1,121 @@
+"""The command line: each command is a thin skin over the library, found by the name of its file.
+
+A file `cli/<name>.py` holds one Click command or group called `command`. It is imported when it is asked for, and imports
+what is heavy inside its functions, so that help is there at once. `main` is the one place that turns an error into a
+message and an exit code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from edgeopt.errors import EdgeoptError, did_you_mean
+
+BUG = 70
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like `KeyboardInterrupt`, it unwinds everything so that all is cleaned up."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are the files of this folder."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"edgeopt.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise EdgeoptUsage(f"no such command `{args[0]}`", did_you_mean(args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+
+class EdgeoptUsage(EdgeoptError):
+    exit_code = 2
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="edgeopt", message="edgeopt %(version)s")
+def cli() -> None:
+    """Make a trained CNN small and fast for an edge device, and prove it.
+
+    \b
+    Example:
+      edgeopt compile recipes/digits.yaml
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code that `errors.py` gives."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        sys.exit(cli(prog_name="edgeopt", standalone_mode=False) or 0)
+    except EdgeoptError as error:
+        sys.exit(_tell(error))
+    except click.ClickException as error:
+        text = error.format_message()
+        sys.exit(_tell(EdgeoptUsage(text[:1].lower() + text[1:].rstrip("."), _usage_hint(error))))
+    except (KeyboardInterrupt, click.Abort):
+        _stop("interrupted", INTERRUPTED)
+    except Terminated:
+        _stop("terminated", TERMINATED)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        _tell_bug(error)
+        sys.exit(BUG)
+
+
+def _tell(error: EdgeoptError) -> int:
+    for line in error.message.splitlines():
+        click.echo(f"error: {line}", err=True)
+    log = getattr(error, "log", "")
+    if log:
+        click.echo("\n".join(f"  | {line}" for line in log.splitlines()), err=True)
+    if error.hint:
+        click.echo(f"\nhint: {error.hint}", err=True)
+    return error.exit_code
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"`{context.command_path} --help` shows how it is used" if context else ""
+
+
+def _tell_bug(error: Exception) -> None:
+    click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    click.echo("error: this is a bug in edgeopt, not in your input", err=True)
+    click.echo("\nhint: please report it with the lines above and the output of `edgeopt doctor`", err=True)
+
+
+def _stop(how: str, code: int) -> NoReturn:
+    click.echo(f"error: {how}; finished steps are kept", err=True)
+    click.echo("\nhint: run the same command again to go on from there", err=True)
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""`edgeopt compile`: the main job, from a recipe to bundles and a verdict."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from edgeopt.pipeline import Watcher
+    from edgeopt.report import Report
+
+
+@click.command()
+@click.argument("recipe", type=click.Path())
+@click.option("--target", "targets", multiple=True, help="Only this target; may be given again.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the result goes; default build/<name>.")
+@click.option("--fresh", is_flag=True, help="Use nothing that is stored: do and measure all again.")
+@click.option("--keep-going", is_flag=True, help="Go on with other targets where no candidate of one can be built.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of the tables.")
+@click.option("--verbose", is_flag=True, help="Show the whole log of a step that failed.")
+@click.pass_context
+def command(
+    context: click.Context,
+    recipe: str,
+    targets: tuple[str, ...],
+    overrides: tuple[str, ...],
+    out: Path | None,
+    fresh: bool,
+    keep_going: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Compile RECIPE: prune, quantize, build, measure, judge, choose, pack and report.
+
+    Exits with 0 when every budget is met, 1 when one is missed and 3 when one could not be decided.
+
+    \b
+    Example:
+      edgeopt compile recipes/digits.yaml --set seed=1
+    """
+    from edgeopt.pipeline import output_folder, run_plan
+    from edgeopt.plan import make_plan
+    from edgeopt.recipe import load_recipe
+    from edgeopt.report import REPORT_FILE
+    from edgeopt.store import Store
+
+    store = Store()
+    plan = make_plan(load_recipe(recipe, overrides), store, targets)
+    with _live(quiet=as_json, verbose=verbose) as watcher:
+        report = run_plan(plan, store, out=out, watcher=watcher, fresh=fresh, keep_going=keep_going)
+    folder = output_folder(plan, out)
+    if as_json:
+        click.echo((folder / REPORT_FILE).read_text(encoding="utf8"), nl=False)
+    else:
+        _show(report, folder)
+    context.exit(report.exit_code)
+
+
+def _show(report: Report, folder: Path) -> None:
+    from edgeopt.report import console
+    from edgeopt.report.markdown import Markdown
+
+    for target in report.targets:
+        click.echo()
+        click.echo(console.show_target(target), nl=False)
+    click.echo()
+    click.echo(console.show_verdict(report, folder / Markdown.file_name, folder))
+
+
+@contextlib.contextmanager
+def _live(*, quiet: bool, verbose: bool) -> Iterator[Watcher]:
+    """A watcher that prints a line for each finished step, and shows the running one where stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from edgeopt.watching import LineWatcher
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield LineWatcher(bar, quiet=quiet, verbose=verbose)

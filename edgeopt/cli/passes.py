@@ -1,0 +1,30 @@
+"""`edgeopt passes`: what passes there are, and their options."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import click
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(name: str | None, as_json: bool) -> None:
+    """List the passes, or the options of one.
+
+    \b
+    Example:
+      edgeopt passes prune_channels
+    """
+    from edgeopt import registry
+
+    found = {each: registry.resolve("passes", each) for each in ([name] if name else registry.names("passes"))}
+    if as_json:
+        click.echo(json.dumps({each: cls.model_json_schema() for each, cls in found.items()}, indent=2))
+        return
+    for each, cls in found.items():
+        click.echo(f"{each:18} {cls.accepts} → {cls.produces}   {(inspect.getdoc(cls) or '').splitlines()[0]}")
+    for option, field in found[name].model_fields.items() if name else ():
+        click.echo(f"  {option:18} default {json.dumps(field.default, default=str)}: {field.description or ''}")

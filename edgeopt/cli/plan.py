@@ -1,0 +1,53 @@
+"""`edgeopt plan`: what a compile would do, what is stored already, and why the rest would run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+REASONS_SHOWN = 2
+
+
+@click.command()
+@click.argument("recipe", type=click.Path())
+@click.option("--target", "targets", multiple=True, help="Only this target; may be given again.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(recipe: str, targets: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what `compile` would run, what is stored and why the rest is not.
+
+    \b
+    Example:
+      edgeopt plan recipes/digits.yaml
+    """
+    from edgeopt.plan import make_plan
+    from edgeopt.recipe import load_recipe
+    from edgeopt.store import Store
+
+    store = Store()
+    loaded = load_recipe(recipe, overrides)
+    plan = make_plan(loaded, store, targets)
+    rows = _rows(plan, store)
+    if as_json:
+        click.echo(json.dumps({"name": loaded.name, "steps": rows}, indent=2, ensure_ascii=False))
+        return
+    stored = sum(row["stored"] for row in rows)
+    click.echo(f"{loaded.name} · {len(plan.targets)} target(s) · {len(rows)} steps, {stored} stored\n")
+    for row in rows:
+        click.echo(f"  {row['id']:44.44} {'stored' if row['stored'] else 'run   '}  {row['why']}")
+
+
+def _rows(plan: Any, store: Any) -> list[dict[str, Any]]:
+    from edgeopt.store import why
+
+    old, rows = store.recall(plan.recipe.name), []
+    for step in plan.steps:
+        stored = store.has(step.key)
+        reasons = why(old[step.id], step.parts) if step.id in old else ["has not run yet"]
+        more = f" and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
+        said = ", ".join(reasons[:REASONS_SHOWN]) + more if reasons else "its result is not in the store"
+        row = {"id": step.id, "key": step.key, "needs": list(step.needs), "stored": stored, "why": "" if stored else said}
+        rows.append(row)
+    return rows

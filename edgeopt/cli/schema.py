@@ -1,0 +1,20 @@
+"""`edgeopt schema`: the JSON Schema of recipes."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command()
+def command() -> None:
+    """Print the JSON Schema of recipes, with every pass and backend that is installed.
+
+    \b
+    Example:
+      edgeopt schema > recipe.schema.json
+    """
+    from edgeopt.recipe.schema import make_schema
+
+    click.echo(json.dumps(make_schema(), indent=2, ensure_ascii=False))

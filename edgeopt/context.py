@@ -1,0 +1,67 @@
+"""What a pass or a build may know beside the model: samples, seed, folder, progress, and what the target lends.
+
+A context is plain data and crosses to workers as it is. There are no globals: what is not here is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeopt import files
+from edgeopt.data import Samples
+from edgeopt.model import Model, QuantizationProfile
+from edgeopt.workers import report_progress
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The state of an unfinished step, kept under the step's key until the step is published."""
+
+    folder: Path | None = None
+
+    def put(self, number: int, data: bytes) -> None:
+        """Keep `data` as the state after `number` epochs; the earlier ones are removed."""
+        if self.folder is None:
+            return
+        files.write_bytes(self.folder / f"{number:06d}.checkpoint", data)
+        for path in self._paths()[:-1]:
+            files.remove(path)
+
+    def latest(self) -> tuple[int, bytes] | None:
+        """The newest state that was put, and its number."""
+        paths = self._paths()
+        return (int(paths[-1].stem), paths[-1].read_bytes()) if paths else None
+
+    def _paths(self) -> list[Path]:
+        return [] if self.folder is None else sorted(self.folder.glob("*.checkpoint"))
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of one step.
+
+    Attributes:
+        folder: where the step writes; published into the store when it succeeds.
+        seed: every random choice starts from it.
+        calibration, tuning, training: the splits of the recipe that this step may see; never the validation split.
+        original: the network as given, for distillation and comparison.
+        profile: how the target's backend wants its graph quantized.
+        threads, batch: of the target.
+        progress: tells a short text and a fraction.
+        checkpoints: state that survives a kill.
+    """
+
+    folder: Path
+    seed: int = 0
+    calibration: Samples | None = None
+    tuning: Samples | None = None
+    training: Samples | None = None
+    original: Model | None = None
+    profile: QuantizationProfile | None = None
+    target: str = ""
+    threads: int = 1
+    batch: int = 1
+    progress: Callable[[str, float | None], None] = report_progress
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)

@@ -1,0 +1,123 @@
+"""Samples as image files: `path/<class>/<file>`, classes by folder name, files in the order of their names.
+
+Nothing is skipped: a damaged image, a file that is no image, a folder that is no class are errors that name it. Only
+hidden files, and other files beside the class folders, are left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeopt.data import Arrays, DataFormat, Dataset
+from edgeopt.errors import DataError, did_you_mean
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+DECODERS = ("JPEG", "PNG", "BMP", "WEBP")
+#: what Pillow turns into RGB without loss of range; 16-bit and float images are not among them
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+LAYOUT = "lay images out as `<class>/<file>`"
+
+
+class ImageFolder(DataFormat):
+    """A folder of class folders of images."""
+
+    def open(self, path: Path, inputs: Sequence[str], classes: Sequence[str] | None) -> ImageFolderDataset:
+        if len(inputs) != 1:
+            message = f"an image folder feeds one input, the network has {len(inputs)}: {', '.join(inputs)}"
+            raise DataError(message, "use `format: npz` or `format: python`")
+        return ImageFolderDataset(path, inputs[0], classes)
+
+    def files(self, path: Path) -> list[Path]:
+        return [file for folder in _class_folders(path) for file in _images(folder)]
+
+
+class ImageFolderDataset(Dataset):
+    """The images of a folder of class folders: class by class, and in each by file name."""
+
+    def __init__(self, path: Path, input_name: str, classes: Sequence[str] | None) -> None:
+        self._input = input_name
+        folders = {folder.name: folder for folder in _class_folders(path)}
+        names = list(folders) if classes is None else list(classes)
+        for name in folders:
+            if name not in names:
+                message = f"the folder `{folders[name]}` is none of the recipe's classes"
+                raise DataError(message, did_you_mean(name, names))
+        self._samples = [
+            (file, label) for label, name in enumerate(names) if name in folders for file in _images(folders[name])
+        ]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def labels(self) -> NDArray[np.int64]:
+        return np.array([label for _, label in self._samples], dtype=np.int64)
+
+    def name(self, index: int) -> str:
+        return f"`{self._samples[index][0]}`"
+
+    def read(self, indices: Sequence[int] | None = None) -> Iterator[Arrays]:
+        for index in range(len(self)) if indices is None else indices:
+            yield {self._input: load_image(self._samples[index][0])}
+
+    def digests(self) -> Iterator[str]:
+        for file, _ in self._samples:
+            yield hashlib.sha256(_read(file)).hexdigest()
+
+
+def load_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as RGB, (3, H, W) uint8: transparency is dropped, and a rotation noted in the file is not applied.
+
+    Raises:
+        DataError: the file is damaged, no image of a known kind, too large, or has more than 8 bits per channel.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=DECODERS) as image:
+                if image.mode not in MODES:
+                    raise DataError(f"`{path}` has pixels of kind `{image.mode}`, not 8 bits", "convert it to 8 bits")
+                pixels = np.asarray(image.convert("RGB"))
+    except (DataError, MemoryError):
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(f"`{path}` is too large: {error}", "scale it down") from error
+    except Exception as error:  # what decoders raise on damaged files has no common base
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"`{path}` cannot be read as an image: {reason}", "mend the file, or take it out") from error
+    return pixels.transpose(2, 0, 1)
+
+
+def _class_folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise DataError(f"there is no folder `{path}`", LAYOUT)
+    entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    for entry in entries:
+        if entry.suffix.lower() in SUFFIXES and not entry.is_dir():
+            raise DataError(f"the image `{entry}` lies in no class folder", LAYOUT)
+    folders = [entry for entry in entries if entry.is_dir()]
+    if not folders:
+        raise DataError(f"`{path}` has no class folders", LAYOUT)
+    return folders
+
+
+def _images(folder: Path) -> list[Path]:
+    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    for entry in entries:
+        if entry.suffix.lower() not in SUFFIXES or entry.is_dir():
+            raise DataError(f"`{entry}` is not an image, known: {', '.join(SUFFIXES)}", "take it out, or convert it")
+    return entries
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read `{path}`: {error.strerror}", "make it readable, or take it out") from error

@@ -1,0 +1,113 @@
+"""The splits of a recipe: which rows each one has, and that none of them overlap where they must not.
+
+Rows are chosen by content hash, so the choice depends on the images alone: not on their order, names or format, and a
+folder that is sorted by class gives every class its share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgeopt.data import Samples
+from edgeopt.errors import DataError
+from edgeopt.workers import report_progress
+
+TUNING_SHARE = 10
+
+#: pairs of splits that must share no image: nothing may be learned or chosen on what judges
+DISJOINT = (
+    ("calibration", "validation"),
+    ("training", "validation"),
+    ("tuning", "validation"),
+    ("tuning", "training"),
+)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The samples of each split that the recipe has."""
+
+    validation: Samples
+    calibration: Samples | None = None
+    training: Samples | None = None
+    tuning: Samples | None = None
+
+    def named(self) -> dict[str, Samples]:
+        names = ("calibration", "validation", "training", "tuning")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def make_splits(whole: dict[str, Samples], counts: dict[str, int | None]) -> Splits:
+    """Choose the rows of each split, find a tuning split if there is none, and check them.
+
+    Args:
+        whole: split name → all its samples.
+        counts: split name → how many to use (None: all).
+
+    Raises:
+        DataError: a split is empty, too small or unreadable, or two splits share an image.
+    """
+    digests = {name: _digests(name, samples) for name, samples in whole.items()}
+    for first, second in DISJOINT:
+        if first in digests and second in digests:
+            _check_disjoint(whole, digests, first, second)
+    chosen = {name: _choose(samples, digests[name], counts.get(name), name) for name, samples in whole.items()}
+    if "tuning" not in chosen:
+        chosen |= _make_tuning(whole, digests, chosen)
+    return Splits(**chosen)
+
+
+def _digests(name: str, samples: Samples) -> list[str]:
+    report_progress(f"reading the {name} split", None)
+    digests = list(samples.open().digests())
+    if not digests:
+        raise DataError(f"the {name} split `{samples.path}` is empty", "give it at least one sample")
+    return digests
+
+
+def _check_disjoint(whole: dict[str, Samples], digests: dict[str, list[str]], first: str, second: str) -> None:
+    rows = {digest: row for row, digest in enumerate(digests[second])}
+    shared = [(row, rows[digest]) for row, digest in enumerate(digests[first]) if digest in rows]
+    if shared:
+        one = whole[first].open().name(shared[0][0])
+        other = whole[second].open().name(shared[0][1])
+        raise DataError(
+            f"{len(shared)} {first} samples are also in {second}, the first is {one} = {other}",
+            "take them out of one of the two: a result judged on images seen before proves nothing",
+        )
+
+
+def _choose(samples: Samples, digests: Sequence[str], count: int | None, name: str) -> Samples:
+    if count is None or count == len(digests):
+        return samples
+    if count > len(digests):
+        hint = f"lower `samples` to at most {len(digests)}, or add samples"
+        found = f"the {name} split `{samples.path}` has {len(digests)} samples"
+        raise DataError(f"{found}, `samples` asks for {count}", hint)
+    return replace(samples, rows=tuple(sorted(_by_hash(digests)[:count])))
+
+
+def _make_tuning(
+    whole: dict[str, Samples], digests: dict[str, list[str]], chosen: dict[str, Samples]
+) -> dict[str, Samples]:
+    """A tenth of training, else the calibration samples that are left over."""
+    if "training" in chosen:
+        training = chosen["training"]
+        rows = range(len(digests["training"])) if training.rows is None else training.rows
+        chosen_rows = set(rows)
+        ranked = [row for row in _by_hash(digests["training"]) if row in chosen_rows]
+        cut = len(ranked) // TUNING_SHARE
+        if not cut:
+            return {}
+        kept, held = tuple(sorted(ranked[cut:])), tuple(sorted(ranked[:cut]))
+        return {"training": replace(training, rows=kept), "tuning": replace(training, rows=held)}
+    if "calibration" in chosen and chosen["calibration"].rows is not None:
+        used = set(chosen["calibration"].rows)
+        rest = tuple(row for row in range(len(digests["calibration"])) if row not in used)
+        return {"tuning": replace(whole["calibration"], rows=rest)} if rest else {}
+    return {}
+
+
+def _by_hash(digests: Sequence[str]) -> list[int]:
+    return sorted(range(len(digests)), key=lambda row: (digests[row], row))

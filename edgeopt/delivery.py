@@ -1,0 +1,114 @@
+"""What a run leaves: reports, raw samples, the winner's bundle, what else was built, and the torch network as it became.
+
+Everything is made in a folder beside the destination, which it then replaces, so that a result is whole or not there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeopt import files, keys, workers
+from edgeopt.backends import Arrays
+from edgeopt.bundle.golden import Golden
+from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
+from edgeopt.comparison import Comparison
+from edgeopt.errors import UsageError
+from edgeopt.execute import Results, thread_environment
+from edgeopt.model import Model, TorchValue, write_model
+from edgeopt.plan import Side, TargetPlan
+from edgeopt.report import REPORT_FILE, Report, TargetResult, write_report
+
+GOLDEN_SAMPLES = 4
+
+
+def check_output(folder: Path) -> None:
+    """Refuse to replace a folder that no run has made.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"`{folder}` is not a folder", "choose another one with `--out`")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / REPORT_FILE).is_file():
+        raise UsageError(f"`{folder}` holds something that edgeopt did not make", "choose another folder with `--out`")
+
+
+def deliver(report: Report, comparisons: Sequence[Comparison], results: Results, folder: Path) -> Report:
+    """Write all that a run leaves into `folder`, and return the report as it lies there."""
+    with files.scratch(folder.absolute().parent) as scratch:
+        targets = []
+        for target, comparison in zip(results.plan.targets, comparisons, strict=True):
+            for name, data in comparison.raw.items():
+                files.write_bytes(scratch / name, data)
+            targets.append(_deliver_target(target, comparison.result, results, scratch))
+        report = report.model_copy(update={"targets": tuple(targets)})
+        write_report(report, scratch)
+        files.publish(scratch, folder.absolute())
+    return report
+
+
+def _deliver_target(target: TargetPlan, result: TargetResult, results: Results, folder: Path) -> TargetResult:
+    winner = next((side for side in target.candidates if side.id == result.winner), None)
+    _deliver_network(winner or target.candidates[0], results, folder / target.name / "network")
+    if winner is not None:
+        name = f"{target.name}/{results.plan.recipe.name}.edgeopt"
+        _deliver_bundle(winner, target, result, results, folder / target.name / "bundle")
+        pack_file(folder / target.name / "bundle", folder / name)
+        return result.model_copy(update={"bundle": name})
+    for side in target.candidates:
+        if side.build in results.found:
+            artifact = results.artifact(side.build)
+            for file in artifact.files:
+                files.copy(artifact.folder / file.path, folder / target.name / side.id / "build" / file.path)
+    return result
+
+
+def _deliver_bundle(side: Side, target: TargetPlan, result: TargetResult, results: Results, folder: Path) -> None:
+    recipe, artifact = results.plan.recipe, results.artifact(side.build)
+    candidate = result.candidate(side.id)
+    assert candidate is not None
+    contents = Contents(
+        name=recipe.name, target=target.name, candidate=side.id, artifact=artifact,
+        preprocess=recipe.data.preprocess, classes=tuple(recipe.data.classes) if recipe.data.classes else None,
+        compatible={"machine": platform.machine(), **artifact.requires}, recipe=recipe.text.encode(),
+        golden=_golden(side, target, results),
+        measurements=tuple(one.model_dump(mode="json") for one in candidate.measurements),
+        verdicts=tuple(one.model_dump(mode="json") for one in candidate.verdicts),
+    )  # fmt: skip
+    pack_bundle(contents, folder)
+
+
+def _golden(side: Side, target: TargetPlan, results: Results) -> tuple[Golden, ...]:
+    """A few validation samples as they were read, and what the winner makes of each."""
+    samples = results.splits().validation.first(GOLDEN_SAMPLES)
+    raw = list(itertools.islice(samples.open().read(samples.rows), GOLDEN_SAMPLES))
+    batches = [batch.inputs for batch in samples.batches(1)]
+    outputs: list[Arrays] = workers.run(
+        "edgeopt.backends:run_each", results.artifact(side.build), batches, target.batch,
+        environ=thread_environment(target.threads),
+    )  # fmt: skip
+    return tuple(Golden(inputs=given, outputs=made) for given, made in zip(raw, outputs, strict=True))
+
+
+def _deliver_network(side: Side, results: Results, folder: Path) -> None:
+    """The torch network after the last pass that left it in that form, loadable where it lies."""
+    models = [results.model(step) for step in side.steps if step in results.found]
+    model = next((model for model in reversed(models) if isinstance(model.value, TorchValue)), None)
+    if model is not None:
+        write_model(_with_sources(model, folder), folder)
+
+
+def _with_sources(model: Model, folder: Path) -> Model:
+    """Copy the factory's file, and those beside it that it imports, into `folder`; the model with its factory there."""
+    assert isinstance(model.value, TorchValue)
+    file, _, attribute = model.value.factory.partition(":")
+    path = (model.sources / file).resolve()
+    for source in keys.local_closure(path):
+        files.copy(source, folder / source.relative_to(path.parent))
+    value = model.value.model_copy(update={"factory": f"{path.name}:{attribute}"})
+    return model.model_copy(update={"value": value})
+
+

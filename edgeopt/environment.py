@@ -1,0 +1,108 @@
+"""The fingerprint of the machine: what a measurement must name to be comparable, and what a backend must know."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from edgeopt.model import canonical_json
+
+#: the instruction sets that decide how fast and how exactly int8 runs, by the name that the kernel gives them
+INTERESTING_ISA = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve",
+)  # fmt: skip
+
+INTEGER_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+
+LIBRARIES = ("edgeopt", "numpy", "onnx", "onnxruntime", "openvino", "tensorrt", "torch")
+
+
+@functools.cache
+def cpu() -> tuple[str, tuple[str, ...]]:
+    """The model of the CPU, and those of `INTERESTING_ISA` that it has."""
+    model, flags = platform.processor() or platform.machine(), set[str]()
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Hardware"):
+            model = value.strip()
+        if key.strip() in ("flags", "Features"):
+            flags = set(value.split())
+    return model, tuple(name for name in INTERESTING_ISA if name in flags)
+
+
+def has_integer_dot_product() -> bool:
+    """Whether the CPU sums int8 products in 32 bits (VNNI, AMX, arm dot product), so that u8×s8 cannot saturate."""
+    return bool(INTEGER_DOT_PRODUCT.intersection(cpu()[1]))
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Physical memory of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def library_version(name: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def power_mode() -> str:
+    """The frequency governor of the first core, or `unknown` (as on most virtual machines)."""
+    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown"
+
+
+@functools.cache
+def fingerprint() -> dict[str, Any]:
+    """The machine and its libraries as plain data; the same machine gives the same value, whatever it is doing."""
+    model, isa = cpu()
+    return {
+        "cpu": model,
+        "isa": list(isa),
+        "cores": cpu_cores(),
+        "memory_mb": memory_bytes() // 1_000_000,
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "power_mode": power_mode(),
+        "libraries": {name: version for name in LIBRARIES if (version := library_version(name))},
+    }
+
+
+def fingerprint_digest() -> str:
+    """SHA-256 of `fingerprint()`: the name of this machine in a measurement."""
+    return hashlib.sha256(canonical_json(fingerprint())).hexdigest()
+
+
+def describe() -> str:
+    """One short line for people: the CPU and what of it matters to int8."""
+    model, isa = cpu()
+    return f"{model}, {isa_summary(isa)}"
+
+
+def isa_summary(isa: tuple[str, ...]) -> str:
+    """The best of `isa` for int8 in words: `AVX512-VNNI`, or `AVX2 (no VNNI)` where int8 products saturate."""
+    best_first = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp", "avx512f", "avx2")
+    best = next((name for name in best_first if name in isa), None)
+    if best is None:
+        return "no vector ISA known"
+    named = best.upper().replace("_", "-")
+    return named if INTEGER_DOT_PRODUCT.intersection(isa) else f"{named} (no VNNI)"
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf8", errors="replace")
+    except OSError:
+        return ""

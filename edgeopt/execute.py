@@ -1,0 +1,166 @@
+"""Run one step of a plan: found in the store, or done in a worker and stored.
+
+`Results` keeps what the steps gave, by id. A worker writes into a workspace of the store; what it returns is plain data and
+becomes the entry's result. This file knows what each action calls; `pipeline.py` knows the order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgeopt import workers
+from edgeopt.context import Checkpoints, Context
+from edgeopt.data import Samples
+from edgeopt.data.splits import Splits
+from edgeopt.errors import EdgeoptError
+from edgeopt.model import Artifact, Facts, Model, load_artifact, load_model, write_artifact
+from edgeopt.passes import PassResult
+from edgeopt.plan import Plan, Step, profile_of, source_request, split_samples
+from edgeopt.store import Found, Store
+from edgeopt.workers import Limits, Progress
+
+#: generous: they stop what hangs, not what is slow
+LOAD_LIMITS = Limits(seconds=1800)
+PASS_LIMITS = Limits(seconds=7 * 86400)
+BUILD_LIMITS = Limits(seconds=6 * 3600)
+
+
+@dataclass
+class Results:
+    """What finished steps gave, by step id, and the error of those that failed."""
+
+    plan: Plan
+    found: dict[str, Found] = field(default_factory=dict)
+    failed: dict[str, EdgeoptError] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> Path:
+        """The folder that the factory of the recipe is relative to."""
+        return self.plan.recipe.folder.absolute()
+
+    def facts(self, step: str) -> Facts:
+        facts: Facts = self.found[step].entry.result.get("facts", {})
+        return facts
+
+    def model(self, step: str) -> Model:
+        return load_model(self.found[step].folder, self.sources)
+
+    def artifact(self, step: str) -> Artifact:
+        return load_artifact(self.found[step].folder)
+
+    def splits(self) -> Splits:
+        """The splits of the recipe with the rows that `read data` chose."""
+        whole = split_samples(self.plan.recipe, tuple(spec.name for spec in self.model("load original").inputs))
+        rows = self.found["read data"].entry.result["rows"]
+        chosen = {name: replace(whole[origin], rows=kept and tuple(kept)) for name, (origin, kept) in rows.items()}
+        return Splits(**chosen)
+
+    def cause(self, step: Step) -> EdgeoptError | None:
+        """The error of a step that this one needs, if one failed."""
+        return next((self.failed[need] for need in step.needs if need in self.failed), None)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended: whether it was found in the store, and the seconds that it took when it was done."""
+
+    cached: bool
+    seconds: float
+
+
+def run_step(step: Step, results: Results, store: Store, progress: Progress, *, fresh: bool = False) -> Outcome:
+    """Find or do a step and note its result.
+
+    Raises:
+        EdgeoptError: the step failed; nothing of it is stored.
+    """
+    with store.hold(step.key):
+        found = None if fresh else store.find(step.key)
+        if found is not None:
+            results.found[step.id] = found
+            return Outcome(True, found.entry.seconds)
+        started = time.monotonic()
+        with store.workspace() as folder:
+            result = ACTIONS[step.action](step, results, folder, store, progress)
+            seconds = time.monotonic() - started
+            results.found[step.id] = store.put(step.key, step.id, step.parts, result, seconds, folder)
+    return Outcome(False, seconds)
+
+
+def _load(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
+    request = source_request(results.plan.recipe)
+    _, facts = workers.run(
+        "edgeopt.sources:load_source", step.name, request, folder, limits=LOAD_LIMITS, progress=progress
+    )
+    return {"facts": dict(facts)}
+
+
+def _split(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
+    recipe = results.plan.recipe
+    whole = split_samples(recipe, tuple(spec.name for spec in results.model("load original").inputs))
+    counts = {name: getattr(recipe.data, name).samples for name in whole}
+    splits: Splits = workers.run(
+        "edgeopt.data.splits:make_splits", whole, counts, limits=LOAD_LIMITS, progress=progress
+    )
+    named = splits.named()
+    rows = {name: (_origin(name, samples, whole), samples.rows) for name, samples in named.items()}
+    summary = ", ".join(f"{len(samples)} {name}" for name, samples in named.items())
+    return {"rows": rows, "facts": {"summary": summary}}
+
+
+def _origin(name: str, samples: Samples, whole: dict[str, Samples]) -> str:
+    """The split of the recipe that these rows belong to: tuning may be cut from another one."""
+    return name if name in whole else next(origin for origin, known in whole.items() if known.path == samples.path)
+
+
+def _pass(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
+    context = _context(results, folder)
+    context = replace(context, profile=profile_of(step), checkpoints=Checkpoints(store.checkpoints(step.key)))
+    result: PassResult = workers.run(
+        "edgeopt.passes:run_pass", step.name, step.options["options"], results.model(step.needs[0]), context,
+        limits=PASS_LIMITS, progress=progress,
+    )  # fmt: skip
+    return {"changed": result.changed, "facts": dict(result.facts)}
+
+
+def _build(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
+    context = replace(_context(results, folder), **step.options)
+    artifact: Artifact = workers.run(
+        "edgeopt.backends:build_artifact", step.name, results.model(step.needs[0]), context,
+        limits=BUILD_LIMITS, progress=progress,
+    )  # fmt: skip
+    write_artifact(artifact, folder)
+    return {"facts": dict(artifact.facts)}
+
+
+def _predict(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
+    samples = results.splits().validation
+    artifact = results.artifact(step.needs[0])
+    workers.run(
+        "edgeopt.validation.accuracy:run_predictions", artifact, samples, step.options["batch"], folder,
+        limits=BUILD_LIMITS, progress=progress, environ=thread_environment(step.options["threads"]),
+    )  # fmt: skip
+    return {"facts": {}}
+
+
+ACTIONS: dict[str, Callable[[Step, Results, Path, Store, Progress], dict[str, Any]]] = {
+    "load": _load, "split": _split, "pass": _pass, "build": _build, "predict": _predict,
+}  # fmt: skip
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment variables that hold every thread pool of a worker to this many threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {name: str(threads) for name in names}
+
+
+def _context(results: Results, folder: Path) -> Context:
+    recipe, splits = results.plan.recipe, results.splits()
+    return Context(
+        folder=folder, seed=recipe.seed, calibration=splits.calibration, tuning=splits.tuning,
+        training=splits.training, original=results.model("load original"),
+    )  # fmt: skip

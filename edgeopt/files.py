@@ -1,0 +1,280 @@
+"""The only place that mutates files: atomic, fsynced, and open to faults that tests inject.
+
+A file or folder appears under its final name by a rename after its bytes are on the disk, so a reader sees the old
+content or the new and nothing between. Temporary names carry the process that made them and when it started, so that
+`sweep` removes what dead processes left even where their number is in use again, as it often is in containers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from edgeopt.errors import MissingError, UsageError
+
+TEMPORARY = ".tmp-"
+
+CHUNK_BYTES = 1 << 20
+
+UNTOLD = "untold"
+
+#: what is wrong with the place, not with the disk
+UNWRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def _observe_nothing(operation: str, path: Path) -> None:
+    """Called before each mutation; tests put a function here that raises or kills."""
+
+
+observe: Callable[[str, Path], None] = _observe_nothing
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically and durably; the folder is made if it is missing.
+
+    Raises:
+        MissingError: the disk is full.
+        UsageError: the place cannot be written.
+    """
+    with _named_errors(path):
+        make_folder(path.parent)
+        temporary = _temporary(path.parent)
+        try:
+            observe("write", path)
+            with temporary.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            observe("rename", path)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def copy(source: Path, destination: Path) -> None:
+    """Copy one file; the destination appears whole or not at all."""
+    with _named_errors(destination):
+        make_folder(destination.parent)
+        temporary = _temporary(destination.parent)
+        try:
+            observe("copy", destination)
+            shutil.copyfile(source, temporary)
+            _sync_file(temporary)
+            observe("rename", destination)
+            temporary.replace(destination)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(destination.parent)
+
+
+@contextlib.contextmanager
+def create(path: Path) -> Iterator[BinaryIO]:
+    """A new file to stream into, inside a folder that `publish` will sync and show; nothing may stand there yet.
+
+    Raises:
+        UsageError: something stands there, if only a link.
+    """
+    make_folder(path.parent)
+    with _named_errors(path):
+        observe("write", path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and its parents, each made durable in its parent."""
+    if path.is_dir():
+        return
+    with _named_errors(path):
+        make_folder(path.parent)
+        observe("mkdir", path)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A fresh folder inside `parent`, gone at the end unless it was published."""
+    make_folder(parent)
+    folder = _temporary(parent)
+    with _named_errors(folder):
+        observe("mkdir", folder)
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, destination: Path) -> None:
+    """Rename `folder`, with all its bytes on the disk, to `destination`; a folder that stood there is replaced.
+
+    The folder and the destination must lie on one file system: make the folder with `scratch(destination.parent)`.
+    """
+    with _named_errors(destination):
+        make_folder(destination.parent)
+        _sync_tree(folder)
+        observe("rename", destination)
+        if destination.is_dir():
+            _exchange(folder, destination)
+            _sync_folder(destination.parent)
+            _delete(folder)
+        else:
+            folder.rename(destination)
+            _sync_folder(destination.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder; a folder vanishes from its name at once, then is emptied."""
+    with _named_errors(path):
+        observe("remove", path)
+        if path.is_dir() and not path.is_symlink():
+            aside = _temporary(path.parent)
+            path.rename(aside)
+            path = aside
+        _delete(path)
+
+
+def sweep(parent: Path) -> int:
+    """Remove what dead processes left in `parent` under temporary names; returns how many things."""
+    swept = 0
+    for path in parent.glob(f"{TEMPORARY}*"):
+        process, started, *_ = *path.name.removeprefix(TEMPORARY).split("-"), ""
+        if process.isdigit() and not _alive(int(process), started):
+            observe("remove", path)
+            _delete(path)
+            swept += 1
+    return swept
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
+    """Hold the kernel's lock on `path`, which is never deleted; yields False where `wait` is off and it was taken.
+
+    The kernel releases it when the holder dies, however it dies, so no lock is ever stale.
+    """
+    make_folder(path.parent)
+    with _named_errors(path):
+        stream = path.open("a+b")
+    with stream:
+        mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+        try:
+            fcntl.flock(stream, mode)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _temporary(parent: Path) -> Path:
+    return parent / f"{TEMPORARY}{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(6)}"
+
+
+def _alive(process: int, started: str) -> bool:
+    return _started(process) in (started, UNTOLD)
+
+
+def _started(process: int) -> str:
+    """When a living process started, in the kernel's ticks (`UNTOLD` where it does not say); `dead` for a dead one."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return "dead"
+    except PermissionError:
+        pass  # it lives, and belongs to somebody else
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return UNTOLD
+    return "dead" if state in "ZX" else fields[18]
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, a link or a folder; another process may be deleting it too."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _exchange(folder: Path, destination: Path) -> None:
+    """Swap two folders in one step where the kernel can, else put the old one back if the second step fails."""
+    library = ctypes.CDLL(None, use_errno=True)
+    paths = (_AT_FDCWD, os.fsencode(folder), _AT_FDCWD, os.fsencode(destination))
+    if hasattr(library, "renameat2") and library.renameat2(*paths, _RENAME_EXCHANGE) == 0:
+        return
+    aside = _temporary(destination.parent)
+    destination.rename(aside)
+    try:
+        folder.rename(destination)
+    except BaseException:
+        aside.rename(destination)
+        raise
+    aside.rename(folder)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync_folder(path) if path.is_dir() else _sync_file(path)
+    _sync_folder(folder)
+
+
+@contextlib.contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MissingError(f"no space left on the disk for `{path}`", "free some space, then run again") from error
+        if error.errno == errno.EIO:
+            raise MissingError(
+                f"the disk failed at `{path}`: {error.strerror}", "check the disk, then run again"
+            ) from error
+        if error.errno in UNWRITABLE:
+            raise UsageError(
+                f"cannot write `{path}`: {error.strerror}", "choose another folder with `--out`"
+            ) from error
+        raise

@@ -1,0 +1,219 @@
+"""The torch network of a `Model`: a fresh module from its factory, the structure edits replayed, its tensors loaded.
+
+    from edgeopt.network import load_network
+    network = load_network("build/digits/x86/network")
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgeopt import files, user_code
+from edgeopt.checkpoint import read_tensors
+from edgeopt.errors import SourceError
+from edgeopt.model import Edit, Model, TorchValue, load_model, write_model
+
+#: the ending of the only tensors that a checkpoint may lack: old ones do, and no inference reads them
+OPTIONAL = "num_batches_tracked"
+LISTED = 5
+RETURNS = "return a tensor, a tuple of tensors, or a dict of them"
+
+
+def load_network(folder: str | Path, sources: str | Path | None = None) -> nn.Module:
+    """The network that a run left in `folder`, in evaluation mode."""
+    return make_network(load_model(Path(folder), None if sources is None else Path(sources)))
+
+
+def make_network(model: Model) -> nn.Module:
+    """A fresh module of a torch `model`: factory, edits, tensors; evaluation mode, float32, on the CPU.
+
+    Raises:
+        SourceError: the factory fails, or the tensors do not fit what it returns.
+    """
+    if not isinstance(model.value, TorchValue):
+        raise SourceError("this model is an ONNX graph, not a torch network", "start from `factory:` and `weights:`")
+    network = call_factory(model.sources, model.value.factory, model.value.options)
+    for edit in model.value.edits:
+        apply_edit(network, edit)
+    load_tensors(network, read_tensors(model.path), str(model.path))
+    return network.eval()
+
+
+def write_network(network: nn.Module, model: Model, folder: Path, edits: tuple[Edit, ...] = ()) -> Model:
+    """Write the tensors of `network` as a successor of `model` with `edits` added, and return it as it lies there."""
+    assert isinstance(model.value, TorchValue)
+    # Cloned, because a safetensors file has no place for tensors that share their storage, as tied weights do.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    value = model.value.model_copy(update={"edits": model.value.edits + edits, "weights": "weights.safetensors"})
+    files.write_bytes(folder / value.weights, safetensors.torch.save(tensors))
+    return write_model(model.model_copy(update={"value": value, "folder": folder}), folder)
+
+
+def call_factory(root: Path, factory: str, options: Mapping[str, Any]) -> nn.Module:
+    """Import `path/to/file.py:callable`, relative to `root`, and call it with the options.
+
+    Raises:
+        SourceError: there is no such file or callable, it raises, or it returns no module.
+    """
+    network = user_code.call(root, factory, options, SourceError)
+    if not isinstance(network, nn.Module):
+        raise SourceError(f"`{factory}` returned {type(network).__name__}, not a torch.nn.Module")
+    return network
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Load tensors strictly: all that the network has but for `OPTIONAL` ones, nothing else, in its shapes.
+
+    Raises:
+        SourceError: names the tensors that are missing, left over or misshapen.
+    """
+    wanted = network.state_dict()
+    missing = [f"`{name}`" for name in wanted if name not in tensors and not name.endswith(OPTIONAL)]
+    unexpected = [f"`{name}`" for name in tensors if name not in wanted]
+    misshapen = [
+        f"`{name}` is {_describe(tensors[name])}, not {_describe(tensor)}"
+        for name, tensor in wanted.items()
+        if name in tensors and not _fits(tensors[name], tensor)
+    ]
+    faults = {"missing": missing, "left over": unexpected, "misshapen": misshapen}
+    if any(faults.values()):
+        listed = "; ".join(f"{kind}: {_list_some(names)}" for kind, names in faults.items() if names)
+        raise SourceError(f"the tensors of `{origin}` do not fit the network: {listed}", _guess_prefix(wanted, tensors))
+    network.load_state_dict(dict(tensors), strict=False)
+
+
+def name_outputs(result: Any) -> dict[str, torch.Tensor]:
+    """What a network returned, by name: `output` for one tensor, the keys of a dict, `output_0` … of a tuple or list.
+
+    Raises:
+        SourceError: it is something else.
+    """
+    if isinstance(result, torch.Tensor):
+        return {"output": result}
+    if isinstance(result, (tuple, list)):
+        result = {f"output_{number}": tensor for number, tensor in enumerate(result)}
+    if not isinstance(result, Mapping) or not result:
+        raise SourceError(f"the network returned {type(result).__name__}", RETURNS)
+    for name, tensor in result.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise SourceError(f"the network returned {type(tensor).__name__} as `{name}`", RETURNS)
+    return dict(result)
+
+
+def count_macs(network: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
+    """Multiply-accumulates of one forward pass on `inputs`: convolutions and matrix products, as torch counts them."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(*inputs)
+    return int(counter.get_total_flops()) // 2
+
+
+def apply_edit(network: nn.Module, edit: Edit) -> None:
+    """Replay one structure edit in place."""
+    EDITS[edit.kind](network.get_submodule(edit.module), edit)
+
+
+#: what `keep_channels` can change, and the attributes in which these modules count their channels
+SLICEABLE = (_ConvNd, nn.Linear, _BatchNorm)
+CHANNEL_COUNTS = {"out": ("out_channels", "out_features", "num_features"), "in": ("in_channels", "in_features")}
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether the module is a convolution in which each channel sees only itself."""
+    return isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels == module.out_channels
+
+
+def view_channels(module: nn.Module, axis: str, tensor: torch.Tensor) -> torch.Tensor | None:
+    """A view of one of a module's tensors with its channels along `axis` (`out` or `in`) first.
+
+    The shape is (groups, channels per group, …): channel c is at [c // n, c % n]. None where the tensor has no such axis,
+    as a bias has no input channels. A depthwise convolution has one axis, `out`, for what goes in and what comes out.
+    """
+    if tensor.dim() < 2 and (tensor.dim() == 0 or axis == "in"):
+        return None
+    groups: int = getattr(module, "groups", 1)
+    blocks = tensor.view(groups, tensor.shape[0] // groups, *tensor.shape[1:])
+    return blocks.transpose(1, 2) if _is_inner_axis(module, axis, tensor) else blocks
+
+
+def _is_inner_axis(module: nn.Module, axis: str, tensor: torch.Tensor) -> bool:
+    inner = "out" if getattr(module, "transposed", False) else "in"
+    return tensor.dim() > 1 and axis == inner and not is_depthwise(module)
+
+
+def _keep_channels(module: nn.Module, edit: Edit) -> None:
+    """Keep the listed channels along one axis: increasing, and as many from each group of a grouped convolution."""
+    axis, kept = edit.arguments["axis"], edit.arguments["channels"]
+    counts = [name for name in CHANNEL_COUNTS[axis] if hasattr(module, name)]
+    if not isinstance(module, SLICEABLE) or not counts:
+        raise SourceError(f"cannot keep `{axis}` channels of `{edit.module}`, a {type(module).__name__}")
+    _check_kept(module, edit, getattr(module, counts[0]))
+    sliced = {name: _slice(module, axis, tensor, kept) for name, tensor in _own_tensors(module)}
+    if is_depthwise(module):
+        counts = ["groups", "in_channels", "out_channels"]
+    for name, tensor in sliced.items():
+        old = getattr(module, name)
+        setattr(module, name, nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor)
+    for name in counts:
+        setattr(module, name, len(kept))
+
+
+def _own_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+
+
+def _check_kept(module: nn.Module, edit: Edit, channels: int) -> None:
+    kept, groups = edit.arguments["channels"], getattr(module, "groups", 1)
+    if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= channels:
+        raise SourceError(f"`{edit.module}` has channels 0 to {channels - 1}, these cannot be kept: {kept}")
+    per_group = Counter(channel // (channels // groups) for channel in kept)
+    if not is_depthwise(module) and (len(per_group) != groups or len(set(per_group.values())) != 1):
+        raise SourceError(f"`{edit.module}` cannot keep unequal numbers of channels in its {groups} groups")
+
+
+def _slice(module: nn.Module, axis: str, tensor: torch.Tensor, kept: list[int]) -> torch.Tensor:
+    view = view_channels(module, axis, tensor.detach())
+    if view is None:
+        return tensor.detach()
+    index = torch.tensor(kept).view(len(kept) if is_depthwise(module) else view.shape[0], -1)
+    chosen = view[index // view.shape[1], index % view.shape[1]]
+    chosen = chosen.transpose(1, 2) if _is_inner_axis(module, axis, tensor) else chosen
+    return chosen.flatten(0, 1).contiguous()
+
+
+EDITS: dict[str, Callable[[nn.Module, Edit], None]] = {"keep_channels": _keep_channels}
+
+
+def _fits(tensor: torch.Tensor, wanted: torch.Tensor) -> bool:
+    if is_lazy(wanted):  # takes the shape of what is loaded
+        return True
+    return tensor.shape == wanted.shape and tensor.is_floating_point() == wanted.is_floating_point()
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _list_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _guess_prefix(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The hint: the prefix that stands before every wanted name, if there is one."""
+    first = next(iter(wanted), "")
+    for name in found:
+        prefix = name.removesuffix(first)
+        if prefix.endswith(".") and all(prefix + each in found for each in wanted if not each.endswith(OPTIONAL)):
+            return f"try `strip_prefix: {prefix}`"
+    return "check that `factory:`, `options:` and `weights:` belong together"

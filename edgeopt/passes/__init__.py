@@ -1,0 +1,77 @@
+"""Transformations of the model: one file per pass, thin; the machinery lies in `pruning`, `quantization` and `training`.
+
+A pass is one frozen pydantic model whose fields are its options in the recipe. To add one, write `passes/<name>.py` with
+a class of that name in CamelCase: its fields become the schema and the docs, and the contract tests find it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+from edgeopt import registry
+from edgeopt.context import Context
+from edgeopt.errors import EdgeoptError, PassError
+from edgeopt.model import Facts, Form, Model, Value
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The new model, whether it differs from the given one, and facts for the report.
+
+    The fact `summary`, if there is one, is the short text that `compile` shows beside the step.
+    """
+
+    model: Model
+    changed: bool
+    facts: Facts = field(default_factory=dict)
+
+
+class Pass(Value):
+    """One transformation. Subclasses declare options as fields with a range, a default and a description each."""
+
+    accepts: ClassVar[Form]
+    produces: ClassVar[Form]
+    #: what of the target the pass must know: it then runs once per candidate instead of once for all
+    needs_profile: ClassVar[bool] = False
+    #: splits and values of the context that the pass reads: they go into its key
+    reads: ClassVar[tuple[str, ...]] = ()
+    #: the same, for what it can do without: no fault where it is missing
+    may_read: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def apply(self, model: Model, context: Context) -> PassResult:
+        """Return a new model written into `context.folder`; the given one is left as it was."""
+
+    @final
+    def __call__(self, model: Model, context: Context) -> PassResult:
+        """Check what the pass requires, apply it, and check what it promised."""
+        name = type(self).__name__
+        if model.form != self.accepts:
+            raise PassError(f"`{name}` takes a model in {self.accepts} form, this one is in {model.form} form")
+        missing = [part for part in self.reads if getattr(context, part) is None]
+        if missing:
+            raise PassError(f"`{name}` needs {', '.join(missing)}", "add the split to `data:` in the recipe")
+        before = model.digest()
+        result = self.apply(model, context)
+        if model.digest() != before:
+            raise PassError(f"`{name}` changed the model that it was given")
+        if result.model.form != self.produces or result.model.folder != context.folder:
+            raise PassError(f"`{name}` did not leave a model in {self.produces} form in its folder")
+        return result
+
+
+def run_pass(name: str, options: dict[str, Any], model: Model, context: Context) -> PassResult:
+    """What a worker runs: the pass of that name with those options.
+
+    Raises:
+        PassError: the pass failed, whatever it raised.
+    """
+    step: Pass = registry.resolve("passes", name)(**options)
+    try:
+        return step(model, context)
+    except EdgeoptError:
+        raise
+    except Exception as error:
+        raise PassError(f"`{name}` failed: {type(error).__name__}: {error}", "run with `--verbose` for more") from error

@@ -1,0 +1,194 @@
+"""The order of a run: steps, comparison, verdicts, bundles, report. No other file knows it.
+
+    report = run_plan(make_plan(load_recipe("recipe.yaml")))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeopt import environment
+from edgeopt.comparison import Comparison, buildable, compare, failure_of, predictions_of, time_target
+from edgeopt.delivery import check_output, deliver
+from edgeopt.errors import BuildError, DataError, EdgeoptError
+from edgeopt.execute import Outcome, Results, run_step
+from edgeopt.model import Facts
+from edgeopt.plan import Plan, Side, Step, TargetPlan
+from edgeopt.report import RecipeSource, Report, StepResult, TargetResult
+from edgeopt.store import Store
+from edgeopt.validation.statistics import wilson_interval
+
+
+class Watcher:
+    """Told what a run is doing; this one does not care."""
+
+    def begin(self, plan: Plan) -> None:
+        """The run begins."""
+
+    def start(self, step: Step) -> None:
+        """A step begins."""
+
+    def progress(self, text: str, fraction: float | None) -> None:
+        """The running step tells how far it is."""
+
+    def done(self, step: Step, outcome: Outcome, facts: Facts) -> None:
+        """A step ended well."""
+
+    def failed(self, step: Step, error: EdgeoptError) -> None:
+        """A step failed, and its candidate with it; the run goes on."""
+
+    def note(self, text: str) -> None:
+        """Something that must not pass in silence."""
+
+
+def output_folder(plan: Plan, out: Path | None) -> Path:
+    """Where a run leaves its result."""
+    return out if out is not None else Path("build") / plan.recipe.name
+
+
+def run_plan(
+    plan: Plan,
+    store: Store | None = None,
+    *,
+    out: Path | None = None,
+    watcher: Watcher | None = None,
+    fresh: bool = False,
+    keep_going: bool = False,
+) -> Report:
+    """Run a plan and leave its result in `out` (default `build/<name>`), whole or not at all.
+
+    Raises:
+        UsageError: the recipe names something that cannot be used, or `out` holds something else.
+        TrustError: a file wants to run code, or is not what it should be.
+        BuildError: the original cannot be run, or no candidate of a target could be built.
+    """
+    return _Run(plan, store or Store(), output_folder(plan, out), watcher or Watcher(), fresh, keep_going).run()
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(
+        self, plan: Plan, store: Store, folder: Path, watcher: Watcher, fresh: bool, keep_going: bool
+    ) -> None:
+        self.plan, self.store, self.folder, self.watcher = plan, store, folder, watcher
+        self.fresh, self.keep_going = fresh, keep_going
+        self.results = Results(plan)
+        self.steps: list[StepResult] = []
+
+    def run(self) -> Report:
+        started = time.monotonic()
+        check_output(self.folder)
+        with self.store.in_use():
+            self.watcher.begin(self.plan)
+            for step in self.plan.steps:
+                if step.action != "time":
+                    self._run_step(step)
+            comparisons = [self._compare(target) for target in self.plan.targets]
+            self.store.remember(self.plan.recipe.name, {step.id: step.parts for step in self.plan.steps})
+            report = self._report([comparison.result for comparison in comparisons], time.monotonic() - started)
+            report = deliver(report, comparisons, self.results, self.folder)
+        for note in report.notes:
+            self.watcher.note(note)
+        return report
+
+    def _run_step(self, step: Step) -> None:
+        cause = self.results.cause(step)
+        if cause is not None:
+            self.results.failed[step.id] = cause
+            return
+        self.watcher.start(step)
+        try:
+            outcome = run_step(step, self.results, self.store, self.watcher.progress, fresh=self.fresh)
+        except BuildError as error:
+            self._fail(step, error)
+        else:
+            self._done(step, outcome)
+            self._check_original(step)
+
+    def _done(self, step: Step, outcome: Outcome) -> None:
+        facts = self.results.facts(step.id)
+        scope = step.id.partition(" [")[2].rstrip("]")
+        self.steps.append(
+            StepResult(
+                id=step.id, name=step.name or step.id.partition(" [")[0], key=step.key, cached=outcome.cached,
+                seconds=round(outcome.seconds, 3), scope=scope, facts=dict(facts),
+            )
+        )  # fmt: skip
+        self.watcher.done(step, outcome, facts)
+
+    def _fail(self, step: Step, error: BuildError) -> None:
+        """Note the failure of a candidate; raise where nothing can go on without the step."""
+        self.results.failed[step.id] = error
+        if step.action in ("load", "split") or any(step.id in _steps(target.original) for target in self.plan.targets):
+            raise error
+        self.watcher.failed(step, error)
+        for target in self.plan.targets:
+            if not self.keep_going and all(_has_failed(side, self.plan, self.results) for side in target.candidates):
+                raise error
+
+    def _check_original(self, step: Step) -> None:
+        """The original must give numbers, and those that the recipe expects of it."""
+        target = next((target for target in self.plan.targets if target.original.predict == step.id), None)
+        if target is None:
+            return
+        said = predictions_of(target.original, self.results)
+        images = len(said.classes)
+        if said.nonfinite:
+            what = f"the original itself yields NaN or infinity on {said.nonfinite} of {images} images"
+            raise BuildError(what, "check its weights and the preprocessing")
+        expected = self.plan.recipe.model.expect
+        if expected is not None and len(said.labels):
+            right = int((said.classes == said.labels).sum())
+            low, high = wilson_interval(right, images, 0.99)
+            if not 100 * low <= expected.top1 <= 100 * high:
+                raise DataError(
+                    f"the original reaches {100 * right / images:.2f} % on {images} images, "
+                    f"the recipe expects {expected.top1:g} %",
+                    "look at the order of `classes`, the channel order and `preprocess`, or correct `expect`",
+                )
+
+    def _compare(self, target: TargetPlan) -> Comparison:
+        step = self.plan.step(target.time)
+        timing = None
+        if any(side in buildable(target, self.results) for side in target.candidates):
+            self.watcher.start(step)
+            timing = time_target(
+                step, target, self.results, self.store, self.watcher.progress, fresh=self.fresh
+            )  # fmt: skip
+            samples = timing.samples
+            blocks = f"{samples.sets * samples.protocol.blocks} blocks × {samples.protocol.iterations}"
+            facts: dict[str, str | int | float] = {"summary": f"{blocks}, {samples.sets} sets of workers"}
+            outcome = Outcome(timing.cached, timing.seconds)
+            self.steps.append(
+                StepResult(
+                    id=step.id, name="time", key=step.key, cached=timing.cached,
+                    seconds=round(timing.seconds, 3), scope=target.name, facts=facts,
+                )
+            )  # fmt: skip
+            self.watcher.done(step, outcome, facts)
+        return compare(target, self.results, timing)
+
+    def _report(self, targets: Sequence[TargetResult], seconds: float) -> Report:
+        recipe = self.plan.recipe
+        return Report(
+            edgeopt=environment.library_version("edgeopt") or "unknown",
+            recipe=RecipeSource(
+                name=recipe.name, path=str(recipe.path), sha256=hashlib.sha256(recipe.text.encode()).hexdigest()
+            ),
+            seed=recipe.seed, validation_images=len(self.results.splits().validation),
+            environment=environment.fingerprint(), seconds=round(seconds, 1), notes=tuple(self.store.notes),
+            steps=tuple(self.steps), targets=tuple(targets),
+        )  # fmt: skip
+
+
+def _steps(side: Side) -> tuple[str, ...]:
+    return (*side.steps, side.build, side.predict)
+
+
+def _has_failed(side: Side, plan: Plan, results: Results) -> bool:
+    """Whether a side cannot come any more: a step that it needs has failed, whether or not its own turn has come."""
+    return failure_of(side, results) is not None or any(results.cause(plan.step(step)) for step in _steps(side))

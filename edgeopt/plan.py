@@ -1,0 +1,268 @@
+"""Recipe → Plan: every step resolved, checked and keyed. Touches no model, imports no torch, runs no user code.
+
+A step is told apart by its key, so two candidates that begin with the same passes share those steps. The order of
+`Plan.steps` is an order in which they can run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from edgeopt import environment, keys, registry
+from edgeopt.data import Samples
+from edgeopt.errors import UsageError, did_you_mean
+from edgeopt.model import QuantizationProfile, TensorSpec, Value
+from edgeopt.recipe import Budgets, PassStep, Recipe, Target, effective_budgets
+from edgeopt.sources import SourceRequest
+from edgeopt.store import Store
+
+Action = Literal["load", "split", "pass", "build", "predict", "time"]
+
+
+class Step(Value):
+    """One step whose result is stored.
+
+    `id` is unique in the plan and steady between plans; `needs` are ids; `parts` are what
+    the key was made of, by name. What it works on lies in `options`, by the step's action.
+    """
+
+    id: str
+    action: Action
+    needs: tuple[str, ...] = ()
+    name: str = ""
+    options: dict[str, Any] = {}
+    parts: dict[str, str] = Field(repr=False)
+    key: str
+
+
+class Side(Value):
+    """One thing that is built and measured: a candidate, or one of the references beside them."""
+
+    id: str
+    backend: str
+    variant: str = ""
+    passes: tuple[str, ...] = ()
+    steps: tuple[str, ...] = Field(default=(), description="the ids of its passes, in order")
+    model: str = Field(description="the id of the step whose model is built")
+    build: str
+    predict: str
+
+
+class TargetPlan(Value):
+    """One target: its candidates, the original, and float on each backend."""
+
+    name: str
+    threads: int
+    batch: int
+    budgets: Budgets
+    candidates: tuple[Side, ...]
+    original: Side
+    floats: dict[str, Side]
+    time: str = Field(description="the id of the step that times all sides together")
+
+    def sides(self) -> list[Side]:
+        return [self.original, *self.floats.values(), *self.candidates]
+
+
+class Plan(Value):
+    """All steps in order, and what of each target is built from which."""
+
+    recipe: Recipe
+    steps: tuple[Step, ...]
+    targets: tuple[TargetPlan, ...]
+
+    def step(self, step: str) -> Step:
+        return next(found for found in self.steps if found.id == step)
+
+
+def make_plan(recipe: Recipe, store: Store | None = None, targets: tuple[str, ...] = ()) -> Plan:
+    """Resolve and key every step of a recipe, for all targets or the named ones.
+
+    Raises:
+        UsageError: no target has that name.
+    """
+    known = [target.name for target in recipe.targets]
+    for name in targets:
+        if name not in known:
+            raise UsageError(f"the recipe has no target `{name}`", did_you_mean(name, known))
+    builder = _Builder(recipe, store or Store())
+    plans = tuple(builder.target(target) for target in recipe.targets if not targets or target.name in targets)
+    builder.digests.save()
+    return Plan(recipe=recipe, steps=tuple(builder.steps.values()), targets=plans)
+
+
+def source_request(recipe: Recipe) -> SourceRequest:
+    """What the `model:` section asks a source for."""
+    model = recipe.model
+    inputs = tuple(
+        TensorSpec(name=name, dtype=section.dtype, shape=("batch", *section.shape))
+        for name, section in model.inputs.items()
+    )
+    return SourceRequest(
+        root=recipe.folder.absolute(), factory=model.factory, options=model.options,
+        weights=model.weights and model.weights.absolute(), key=model.key, strip_prefix=model.strip_prefix,
+        onnx=model.onnx and model.onnx.absolute(), inputs=inputs,
+    )  # fmt: skip
+
+
+def split_samples(recipe: Recipe, inputs: tuple[str, ...]) -> dict[str, Samples]:
+    """All samples of each split that the recipe names."""
+    data, classes = recipe.data, recipe.data.classes
+    return {
+        name: Samples(
+            format=data.format, path=section.path.absolute(), inputs=inputs, preprocess=data.preprocess,
+            classes=tuple(classes) if classes else None,
+        )
+        for name in ("calibration", "validation", "training", "tuning")
+        if (section := getattr(data, name)) is not None
+    }  # fmt: skip
+
+
+def original_backend(recipe: Recipe) -> str:
+    """The backend that runs the network as given."""
+    return "onnxruntime_cpu" if recipe.model.onnx else "torch_eager"
+
+
+class _Builder:
+    """Gathers the steps of one plan."""
+
+    def __init__(self, recipe: Recipe, store: Store) -> None:
+        self.recipe = recipe
+        self.steps: dict[str, Step] = {}
+        memo = keys.digest(str(recipe.path.absolute()))[:16]
+        self.digests = keys.FileDigests(store.root / "digests" / f"{memo}.json")
+        self._load = self._add_load()
+        self._split = self._add_split()
+
+    def target(self, target: Target) -> TargetPlan:
+        """The candidates of one target and the references beside them."""
+        # the references come first: a network that is not what the recipe says is found out before anything is trained
+        original = self._side(target, original_backend(self.recipe), "original", "", [])
+        floats = {
+            name: self._side(target, name, f"float {name}", "", self._unchanged(name)) for name in target.backends
+        }
+        candidates = [
+            self._side(target, backend, f"{backend}/{variant}", variant, self.recipe.passes_of(target, variant))
+            for backend in target.backends
+            for variant in target.variants
+        ]
+        budgets = effective_budgets(self.recipe.budgets, target.budgets)
+        builds = tuple(side.build for side in (original, *floats.values(), *candidates))
+        return TargetPlan(
+            name=target.name, threads=target.threads, batch=target.batch, budgets=budgets,
+            candidates=tuple(candidates), original=original, floats=floats,
+            time=self._add_time(target, budgets, builds),
+        )  # fmt: skip
+
+    def _unchanged(self, backend: str) -> list[PassStep]:
+        """The passes that bring the given network, unchanged, into the form that a backend takes."""
+        if self.recipe.model.onnx or registry.resolve("backends", backend).accepts == "torch":
+            return []
+        return [PassStep.model_validate({"export_onnx": {}}), PassStep.model_validate({"simplify_onnx": {}})]
+
+    def _side(self, target: Target, backend: str, id: str, variant: str, passes: list[PassStep]) -> Side:
+        model, steps = self._load, []
+        own = len(passes) - len(target.variants[variant].passes) if variant else 0
+        for position, entry in enumerate(passes):
+            label = id if len(target.backends) > 1 else variant
+            model = self._add_pass(entry, model, backend, (label or "float") if position >= own else "")
+            steps.append(model)
+        build = self._add_build(target, backend, model, f"{target.name}/{id}")
+        predict = self._add_predict(target, backend, build, f"{target.name}/{id}")
+        names = tuple(entry.name for entry in passes)
+        return Side(
+            id=id, backend=backend, variant=variant, passes=names, steps=tuple(steps), model=model,
+            build=build, predict=predict,
+        )  # fmt: skip
+
+    def _add_load(self) -> str:
+        model, source = self.recipe.model, "onnx_file" if self.recipe.model.onnx else "torch_factory"
+        parts = keys.code_parts([registry.module_of("sources", source)])
+        parts["model section"] = keys.digest(model.model_dump(mode="json", exclude={"expect", "weights", "onnx"}))
+        if model.factory:
+            file = self.recipe.folder / model.factory.partition(":")[0]
+            for path in keys.local_closure(file):
+                parts[f"file {path.name}"] = self.digests.of(path)
+        weights = model.weights or model.onnx
+        assert weights is not None
+        parts[f"file {weights.name}"] = self.digests.of(weights)
+        return self._add("load", "load original", (), parts, name=source)
+
+    def _add_split(self) -> str:
+        parts = keys.code_parts(["edgeopt.data.splits", registry.module_of("data", self.recipe.data.format)])
+        data = self.recipe.data
+        parts["data section"] = keys.digest([data.format, data.classes, data.preprocess.model_dump(mode="json")])
+        for name, samples in split_samples(self.recipe, tuple(self.recipe.model.inputs)).items():
+            files = registry.resolve("data", data.format)().files(samples.path)
+            count = getattr(data, name).samples
+            parts[f"{name} split"] = keys.digest([self.digests.of_all(files, samples.path), count])
+        return self._add("split", "read data", (self._load,), parts)
+
+    def _add_pass(self, entry: PassStep, model: str, backend: str, label: str) -> str:
+        step = registry.resolve("passes", entry.name)(**entry.options)
+        profile = registry.resolve("backends", backend)().profile() if step.needs_profile else None
+        parts = keys.code_parts([registry.module_of("passes", entry.name)])
+        parts["options"] = keys.digest(step.model_dump(mode="json"))
+        parts["seed"] = str(self.recipe.seed)
+        needs = [model]
+        if profile is not None:
+            parts["quantization profile"] = keys.digest(profile.model_dump(mode="json"))
+        if any(read in step.reads for read in ("calibration", "tuning", "training")):
+            needs.append(self._split)
+        if "original" in step.reads and self._load not in needs:
+            needs.append(self._load)
+        options = {"options": step.model_dump(mode="json"), "profile": profile and profile.model_dump(mode="json")}
+        key = self._key("pass", entry.name, needs, parts)
+        shared = next((known.id for known in self.steps.values() if known.key == key), None)
+        id = self._free_id(f"{entry.name} [{label}]" if label else entry.name)
+        return shared or self._add("pass", id, tuple(needs), parts, name=entry.name, options=options)
+
+    def _add_build(self, target: Target, backend: str, model: str, side: str) -> str:
+        parts = keys.code_parts([registry.module_of("backends", backend)])
+        parts["instruction set"] = keys.digest(list(environment.cpu()[1]))
+        parts["threads and batch"] = f"{target.threads} and {target.batch}"
+        parts["target"] = target.name
+        options = {"target": target.name, "threads": target.threads, "batch": target.batch}
+        return self._add("build", f"build [{side}]", (model,), parts, name=backend, options=options)
+
+    def _add_predict(self, target: Target, backend: str, build: str, side: str) -> str:
+        parts = keys.code_parts(["edgeopt.validation.accuracy", registry.module_of("backends", backend)])
+        parts["machine"] = keys.digest(list(environment.cpu()))
+        options = {"threads": target.threads, "batch": target.batch}
+        return self._add("predict", f"predict [{side}]", (build, self._split), parts, options=options)
+
+    def _add_time(self, target: Target, budgets: Budgets, builds: tuple[str, ...]) -> str:
+        parts = keys.code_parts(["edgeopt.validation.latency"])
+        parts["machine and its power mode"] = environment.fingerprint_digest()
+        parts["budgets"] = keys.digest(budgets.model_dump(mode="json"))
+        parts["threads, batch and seed"] = f"{target.threads}, {target.batch} and {self.recipe.seed}"
+        return self._add("time", f"time [{target.name}]", builds, parts)
+
+    def _key(self, action: str, name: str, needs: list[str] | tuple[str, ...], parts: dict[str, str]) -> str:
+        return keys.digest([action, name, [self.steps[need].key for need in needs], parts])
+
+    def _add(
+        self, action: Action, id: str, needs: tuple[str, ...], parts: dict[str, str], *,
+        name: str = "", options: dict[str, Any] | None = None,
+    ) -> str:  # fmt: skip
+        key = self._key(action, name, needs, parts)
+        parts = parts | {f"step {need}": self.steps[need].key for need in needs}
+        self.steps[id] = Step(
+            id=id, action=action, needs=needs, name=name, options=options or {}, parts=parts, key=key
+        )
+        return id
+
+    def _free_id(self, wanted: str) -> str:
+        number, id = 2, wanted
+        while id in self.steps:
+            id, number = f"{wanted} {number}", number + 1
+        return id
+
+
+def profile_of(step: Step) -> QuantizationProfile | None:
+    """The quantization profile that a pass step was planned with."""
+    profile = step.options.get("profile")
+    return None if profile is None else QuantizationProfile.model_validate(profile)
+

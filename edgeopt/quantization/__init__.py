@@ -1,0 +1,13 @@
+"""Machinery under the quantizing passes: from a float ONNX graph to one with QuantizeLinear/DequantizeLinear pairs.
+
+The flow, one file each:
+
+    fold          the graph in a form that can be quantized: named nodes, batch normalization folded, opset 13 or later
+    wiring        who makes and who reads each tensor of it
+    placement     which tensors get a pair, and who reads it, by the profile that the target's backend declares
+    calibration   the range of each of those tensors, streamed from calibration batches
+    arithmetic    from ranges to scales and zero points, and from floats to integers
+    insert        the graph with its pairs, integer weights and integer biases
+
+A profile is plain data: nothing here knows a backend. A new way to find ranges is one more file beside `calibration`.
+"""

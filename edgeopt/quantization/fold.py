@@ -1,0 +1,139 @@
+"""A float graph made ready for quantization: one place for each constant, no batch normalization that a weight can hold.
+
+Graphs come from any exporter, or from `simplify_onnx`; what that has done already is found done here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper, version_converter
+
+from edgeopt.errors import PassError
+from edgeopt.quantization.wiring import Wiring, attribute
+
+#: the first opset in which DequantizeLinear takes a scale per channel
+MINIMUM_OPSET = 13
+
+QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+
+
+def fold(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """A new graph that computes the same: nodes have unique names, constants are initializers, batch normalization
+    after a convolution is folded into it, and identities are gone.
+
+    Raises:
+        PassError: the graph is quantized already, or of an old opset that cannot be converted.
+    """
+    _refuse_quantized(graph)
+    folded = onnx.ModelProto()
+    folded.CopyFrom(_at_least_minimum_opset(graph))
+    _name_nodes(folded.graph)
+    _constants_to_initializers(folded.graph)
+    _remove_identities(folded.graph)
+    _fold_batch_normalization(folded)
+    remove_unused_initializers(folded.graph)
+    del folded.graph.value_info[:]
+    return folded
+
+
+def remove_unused_initializers(graph: onnx.GraphProto) -> None:
+    """Drop the initializers that nothing reads, and graph inputs that only repeat an initializer."""
+    used = Wiring(onnx.helper.make_model(graph))
+    kept = [tensor for tensor in graph.initializer if used.readers[tensor.name] or tensor.name in used.outputs]
+    inputs = [value for value in graph.input if value.name in used.inputs]
+    _replace(graph.initializer, kept)
+    _replace(graph.input, inputs)
+
+
+def _refuse_quantized(graph: onnx.ModelProto) -> None:
+    found = [node for node in graph.graph.node if node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear")]
+    if found:
+        raise PassError(
+            f"the graph is quantized already: it has {len(found)} nodes such as {found[0].op_type} `{found[0].name}`",
+            "start from the float graph, or leave `quantize_int8` out",
+        )
+
+
+def _at_least_minimum_opset(graph: onnx.ModelProto) -> onnx.ModelProto:
+    opset = max((entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset >= MINIMUM_OPSET:
+        return graph
+    try:
+        return version_converter.convert_version(graph, MINIMUM_OPSET)
+    except RuntimeError as error:
+        raise PassError(
+            f"the graph is of opset {opset}, quantization takes {MINIMUM_OPSET} or later, and it cannot be converted",
+            f"export it with opset {MINIMUM_OPSET} or later",
+        ) from error
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    taken: set[str] = set()
+    for index, node in enumerate(graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{index}"
+        taken.add(node.name)
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    kept = []
+    for node in graph.node:
+        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        if value is None:
+            kept.append(node)
+        else:
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(value)
+            tensor.name = node.output[0]
+    _replace(graph.node, kept)
+
+
+def _remove_identities(graph: onnx.GraphProto) -> None:
+    """Read the input of every Identity in its place, unless its output leaves the graph or a subgraph reads it."""
+    fixed = Wiring(onnx.helper.make_model(graph)).outputs
+    renamed: dict[str, str] = {}
+    kept = []
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+        if node.op_type == "Identity" and node.output[0] not in fixed:
+            renamed[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    _replace(graph.node, kept)
+
+
+def _fold_batch_normalization(graph: onnx.ModelProto) -> None:
+    wiring = Wiring(graph)
+    folded = set()
+    for node in list(graph.graph.node):
+        reader = wiring.sole_reader(node.output[0]) if node.op_type == "Conv" else None
+        if reader is not None and reader.op_type == "BatchNormalization" and _fold_into(node, reader, graph, wiring):
+            folded.add(reader.name)
+    _replace(graph.graph.node, [node for node in graph.graph.node if node.name not in folded])
+
+
+def _fold_into(conv: onnx.NodeProto, norm: onnx.NodeProto, graph: onnx.ModelProto, wiring: Wiring) -> bool:
+    """Fold `norm` into `conv`, unless some of their parameters are no constants; whether it was done."""
+    names = [conv.input[1], *norm.input[1:5], *conv.input[2:3]]
+    arrays = [wiring.array(name) for name in names]
+    if any(array is None for array in arrays) or attribute(norm, "training_mode", 0):
+        return False
+    weight, gain, shift, mean, variance, *bias = (np.asarray(array, np.float64) for array in arrays)
+    factor = gain / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))
+    new_weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    new_bias = ((bias[0] if bias else 0.0) - mean) * factor + shift
+    added = {f"{conv.name}_folded_weight": new_weight, f"{conv.name}_folded_bias": new_bias}
+    for name, array in added.items():
+        graph.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+    _replace(conv.input, [conv.input[0], *added])
+    conv.output[0] = norm.output[0]
+    return True
+
+
+def _replace(field: object, content: list) -> None:  # type: ignore[type-arg]
+    """Set a repeated protobuf field to `content`, which may be part of it."""
+    copies = list(content)
+    del field[:]  # type: ignore[attr-defined]
+    field.extend(copies)  # type: ignore[attr-defined]

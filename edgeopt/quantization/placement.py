@@ -1,0 +1,241 @@
+"""Which tensors get a QDQ pair, and who reads it: decided by the graph and the profile of the target's backend.
+
+Weighted operators (those of the profile that have a constant weight) are always worth it. Operators that join or pool
+(Add, GlobalAveragePool …) compute in integers where all that they read is quantized and somebody needs integers of them;
+operators that only move values (Reshape, MaxPool …) pass the quantization on, so that their tensors share one scale.
+A fused activation is no operator of its own: the pair stands after it, never between. All else stays in float, and is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import onnx
+
+from edgeopt.errors import PassError, did_you_mean
+from edgeopt.model import QuantizationProfile
+from edgeopt.quantization.wiring import Wiring, attribute
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One QuantizeLinear/DequantizeLinear pair.
+
+    Attributes:
+        tensor: what it quantizes.
+        root: the first tensor of those that share this scale; its own name where it shares none.
+        readers: the nodes that read the dequantized tensor; the others read it in float.
+        leaves: whether it is the dequantized tensor that leaves the graph.
+    """
+
+    tensor: str
+    root: str
+    readers: tuple[str, ...]
+    leaves: bool = False
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A node with a constant weight that computes in integers; `axis` is that of the weight's own scales, if it has some."""
+
+    node: str
+    activation: str
+    weight: str
+    bias: str | None
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What the inserter does.
+
+    Attributes:
+        pairs: in the order of the graph.
+        weighted: nodes whose weight and bias become integers.
+        integer_nodes: all that compute in integers.
+        float_nodes: those that stay in float.
+    """
+
+    pairs: tuple[Pair, ...]
+    weighted: tuple[Weighted, ...]
+    integer_nodes: tuple[str, ...]
+    float_nodes: tuple[str, ...]
+
+
+def make_placement(
+    graph: onnx.ModelProto, profile: QuantizationProfile, keep_float: Collection[str] = (), per_channel: bool = True
+) -> Placement:
+    """Place pairs in a folded graph; `keep_float` names nodes or operators that stay in float.
+
+    Raises:
+        PassError: `keep_float` names something that is not in the graph.
+    """
+    wiring = Wiring(graph)
+    known = {*wiring.nodes, *(node.op_type for node in wiring.nodes.values())}
+    for name in keep_float:
+        if name not in known:
+            raise PassError(f"`keep_float` names `{name}`, which is no node or operator of it", did_you_mean(name, known))
+    return _Placer(wiring, profile, frozenset(keep_float), per_channel).place()
+
+
+class _Placer:
+    """The state of one placement.
+
+    `quantized`: tensors that have a pair. `closed`: those of them whose every reader sees the dequantized tensor, because
+    the node that makes them is to be fused with the pair.
+    """
+
+    def __init__(
+        self, wiring: Wiring, profile: QuantizationProfile, keep_float: frozenset[str], per_channel: bool
+    ) -> None:
+        self.wiring, self.profile, self.keep_float, self.per_channel = wiring, profile, keep_float, per_channel
+        self.weighted: dict[str, Weighted] = {}
+        self.joins: dict[str, onnx.NodeProto] = {}
+        self.moves: dict[str, onnx.NodeProto] = {}
+        self.quantized: set[str] = set()
+        self.closed: set[str] = set()
+
+    def place(self) -> Placement:
+        self._take_weighted()
+        self._take_reached()
+        self._drop_unneeded()
+        roots = self._roots()
+        integer = (*self.weighted, *self.joins)
+        order = [*self.wiring.inputs, *self.wiring.producers]
+        return Placement(
+            pairs=tuple(self._pair(tensor, roots) for tensor in order if tensor in self.quantized),
+            weighted=tuple(self.weighted.values()),
+            integer_nodes=tuple(name for name in self.wiring.nodes if name in integer),
+            float_nodes=tuple(self._float_nodes()),
+        )
+
+    def _take_weighted(self) -> None:
+        for node in self._allowed(self.profile.weight_axes):
+            weighted = self._weighted(node) if node.op_type in self.profile.quantized_ops else None
+            if weighted is not None:
+                self.weighted[node.name] = weighted
+                self.quantized.add(weighted.activation)
+        for name, weighted in self.weighted.items():
+            node = self.wiring.nodes[name]
+            if node.op_type not in self.profile.float_output_ops:
+                self._close(self._result(node))
+
+    def _take_reached(self) -> None:
+        """Follow quantized tensors through the operators that join and move them."""
+        for node in self._allowed({*self.profile.quantized_ops, *self.profile.passthrough_ops}):
+            read = self._activations(node)
+            reached = [tensor in self.quantized for tensor in read]
+            enough = all(reached) if self.profile.quantize_residual else any(reached)
+            if node.name in self.weighted or not read or not enough or not self.wiring.is_float(node.output[0]):
+                continue
+            if node.op_type in self.profile.passthrough_ops:
+                if all(reached) and _only_moves(node, self.wiring):
+                    self.moves[node.name] = node
+                    self._close(*filter(None, node.output))
+            elif all(self.wiring.is_activation(name) for name in node.input):
+                self.joins[node.name] = node
+                self._close(self._result(node))
+
+    def _drop_unneeded(self) -> None:
+        """Leave in float the operators whose integers nobody reads, the last ones first."""
+        for name in reversed([name for name in self.wiring.nodes if name in self.joins or name in self.moves]):
+            node = self.wiring.nodes[name]
+            results = [self._result(node)] if name in self.joins else [*filter(None, node.output)]
+            if not any(self._reads_integers(reader.name) for each in results for reader in self.wiring.readers[each]):
+                self.joins.pop(name, None)
+                self.moves.pop(name, None)
+                self.quantized.difference_update(results)
+                self.closed.difference_update(results)
+
+    def _roots(self) -> dict[str, str]:
+        """Tensor → the first of those that share its scale: what an operator that moves values reads and makes."""
+        roots = {tensor: tensor for tensor in self.quantized}
+
+        def find(tensor: str) -> str:
+            return tensor if roots[tensor] == tensor else find(roots[tensor])
+
+        for node in self.moves.values():
+            first, *others = [*self._activations(node), *filter(None, node.output)]
+            for other in others:
+                if find(other) != find(first):
+                    roots[find(other)] = find(first)
+        return {tensor: find(tensor) for tensor in roots}
+
+    def _pair(self, tensor: str, roots: dict[str, str]) -> Pair:
+        closed = tensor in self.closed
+        readers = [node.name for node in self.wiring.readers[tensor] if closed or self._reads_integers(node.name)]
+        return Pair(tensor, roots[tensor], tuple(readers), leaves=closed and tensor in self.wiring.outputs)
+
+    def _float_nodes(self) -> Iterable[str]:
+        fused = {self._fused(self.wiring.nodes[name]) for name in (*self.weighted, *self.joins)}
+        for node in self.wiring.nodes.values():
+            floats = any(self.wiring.is_float(name) for name in node.output)
+            if floats and not self._reads_integers(node.name) and node.name not in fused:
+                yield node.name
+
+    def _reads_integers(self, name: str) -> bool:
+        return name in self.weighted or name in self.joins or name in self.moves
+
+    def _allowed(self, operators: Collection[str]) -> Iterable[onnx.NodeProto]:
+        for node in self.wiring.nodes.values():
+            if node.op_type in operators and node.domain in ("", "ai.onnx"):
+                if node.name not in self.keep_float and node.op_type not in self.keep_float:
+                    yield node
+
+    def _activations(self, node: onnx.NodeProto) -> list[str]:
+        return [name for name in node.input if self.wiring.is_activation(name)]
+
+    def _close(self, *tensors: str) -> None:
+        self.quantized.update(tensors)
+        self.closed.update(tensors)
+
+    def _fused(self, node: onnx.NodeProto) -> str:
+        """The name of the activation that is folded into `node`, or the empty string."""
+        reader = self.wiring.sole_reader(node.output[0])
+        if reader is None or reader.op_type not in self.profile.fused_activations:
+            return ""
+        if reader.name in self.keep_float or reader.op_type in self.keep_float:
+            return ""
+        bounds_known = all(name in self.wiring.constants for name in reader.input[1:] if name)
+        return reader.name if bounds_known else ""
+
+    def _result(self, node: onnx.NodeProto) -> str:
+        """The tensor that gets the pair of a node's output: behind the activation, if one is folded into it."""
+        fused = self._fused(node)
+        result: str = self.wiring.nodes[fused].output[0] if fused else node.output[0]
+        return result
+
+    def _weighted(self, node: onnx.NodeProto) -> Weighted | None:
+        """How a node with a weight is quantized, or None where its integers would not mean the same."""
+        activation, weight, bias, *_ = [*node.input, "", ""]
+        array, bias_array = self.wiring.array(weight), self.wiring.array(bias)
+        if array is None or not self.wiring.is_float(weight) or not self.wiring.is_activation(activation):
+            return None
+        axis = self.profile.weight_axes[node.op_type]
+        if node.op_type == "Gemm" and attribute(node, "transB", 0):
+            axis = 1 - axis
+        if node.op_type == "Gemm" and not _is_plain_gemm(node):
+            return None
+        if node.op_type == "MatMul" and array.ndim != 2:
+            return None
+        if bias and (bias_array is None or bias_array.size != bias_array.shape[-1]):
+            return None
+        channels = array.shape[axis] * (attribute(node, "group", 1) if node.op_type == "ConvTranspose" else 1)
+        if bias_array is not None and bias_array.size != channels:
+            return None
+        return Weighted(node.name, activation, weight, bias or None, axis if self.per_channel else None)
+
+
+def _is_plain_gemm(node: onnx.NodeProto) -> bool:
+    return attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(node, "transA", 0)
+
+
+def _only_moves(node: onnx.NodeProto, wiring: Wiring) -> bool:
+    """Whether the node makes no new values: a padding has to be with zeros, which every scale holds."""
+    if node.op_type != "Pad" or attribute(node, "mode", b"constant") != b"constant":
+        return True
+    if len(node.input) < 3 or not node.input[2]:
+        return True
+    value = wiring.array(node.input[2])
+    return value is not None and not value.any()

@@ -1,0 +1,67 @@
+"""YAML → `Recipe`: every fault at once with line and column, and nothing written before the recipe is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edgeopt.errors import RecipeError, UsageError
+from edgeopt.model import canonical_json
+from edgeopt.recipe import check
+from edgeopt.recipe.budgets import Budgets
+from edgeopt.recipe.check import effective_budgets
+from edgeopt.recipe.document import Document, parse
+from edgeopt.recipe.sections import DataSection, ModelSection, PassStep, Recipe, SplitSection, Target, Variant
+
+__all__ = [
+    "Budgets", "DataSection", "ModelSection", "PassStep", "Recipe", "SplitSection", "Target", "Variant",
+    "effective_budgets", "load_recipe",
+]  # fmt: skip
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, with `KEY=VALUE` overrides laid over it.
+
+    Raises:
+        UsageError: there is no such file.
+        RecipeError: the recipe is not sound; the message has a line for each fault.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf8")
+    except OSError as error:
+        what = f"cannot read the recipe `{path}`: {(error.strerror or '').lower()}"
+        raise UsageError(what, "give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}:1:1: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    document = parse(text)
+    for override in overrides:
+        document.override(override)
+    recipe = _validate(document, path, text)
+    if recipe is None or document.faults:
+        faults = sorted(document.faults, key=lambda fault: fault.order)
+        lines = dict.fromkeys(str(fault) if fault.where.startswith("--set") else f"{path}:{fault}" for fault in faults)
+        raise RecipeError("\n".join(lines), "`edgeopt schema` prints every key, pass and option")
+    return recipe
+
+
+def _validate(document: Document, path: Path, text: str) -> Recipe | None:
+    if not isinstance(document.data, dict):
+        if not document.faults:
+            document.fault((), "a recipe is a mapping that begins with `edgeopt: 1`")
+        return None
+    data = {key: value for key, value in document.data.items() if key not in ("path", "text")}
+    for key in document.data.keys() - data.keys():
+        document.fault((key,), f"unknown key `{key}`", at_key=True)
+    check.check_names(document)
+    try:
+        recipe = Recipe.model_validate_json(canonical_json(data), strict=True, context={"folder": path.parent})
+    except ValidationError as error:
+        check.describe_errors(document, error, (), Recipe)
+        return None
+    recipe = recipe.model_copy(update={"path": path, "text": text})
+    if not document.faults:
+        check.check_values(document, recipe)
+    return recipe

@@ -1,0 +1,58 @@
+"""The `budgets:` section of a recipe: the limits that a candidate must be shown to keep."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgeopt.model import Value
+
+Confidence = Field(default=0.95, gt=0.5, lt=1.0, description="how sure the verdict must be")
+
+
+class AccuracyBudget(Value):
+    """How much accuracy may be lost against the original on the same images."""
+
+    metric: Literal["top1"] = "top1"
+    max_drop_pp: float | None = Field(default=None, ge=0, le=100, description="largest drop, in percentage points")
+    class_floor: dict[str, float] | None = Field(default=None, description="class → least accuracy, from 0 to 1")
+    confidence: float = Confidence
+
+
+class LatencyBudget(Value):
+    """How slow the candidate may be, against a reference in the same run or in milliseconds."""
+
+    max_ratio: float | None = Field(default=None, gt=0, description="largest candidate ÷ original")
+    max_ratio_fp32: float | None = Field(default=None, gt=0, description="largest candidate ÷ float on its backend")
+    p50_ms: float | None = Field(default=None, gt=0, description="upper bound of the median, in milliseconds")
+    p90_ms: float | None = Field(default=None, gt=0, description="upper bound of the 90th percentile, in milliseconds")
+    p99_ms: float | None = Field(default=None, gt=0, description="upper bound of the 99th percentile, in milliseconds")
+    confidence: float = Confidence
+
+
+class SizeBudget(Value):
+    max_mb: float = Field(gt=0, description="the artifact's files, in MB of 10^6 bytes")
+
+
+class MemoryBudget(Value):
+    max_mb: float = Field(gt=0, description="peak resident memory of a session beyond its empty process, in MB")
+
+
+class EnergyBudget(Value):
+    max_mj: float = Field(gt=0, description="energy of one inference beyond idle, in millijoules")
+
+
+class ThroughputBudget(Value):
+    min_per_s: float = Field(gt=0, description="least inferences per second")
+
+
+class Budgets(Value):
+    """All limits of one target; what is absent is not judged."""
+
+    accuracy: AccuracyBudget | None = None
+    latency: LatencyBudget | None = None
+    size: SizeBudget | None = None
+    memory: MemoryBudget | None = None
+    energy: EnergyBudget | None = None
+    throughput: ThroughputBudget | None = None

@@ -1,0 +1,48 @@
+"""The JSON Schema of the whole recipe, every pass and backend with its options, for editors and people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeopt import registry
+from edgeopt.recipe.sections import Recipe
+
+
+def make_schema() -> dict[str, Any]:
+    """The schema of a recipe with everything that is installed here."""
+    schema = Recipe.model_json_schema(mode="validation")
+    for hidden in ("path", "text"):
+        schema["properties"].pop(hidden)
+    definitions = schema["$defs"]
+    definitions["PassStep"] = {"oneOf": [_pass_entry(name, definitions) for name in registry.names("passes")]}
+    definitions["Variant"] = _variant()
+    target = definitions["Target"]["properties"]
+    target["backends"]["items"] = {"enum": list(registry.names("backends"))}
+    target["variants"].pop("default", None)
+    definitions["DataSection"]["properties"]["format"]["enum"] = list(registry.names("data"))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edgeopt recipe", **_without(schema, "title")}
+
+
+def _pass_entry(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    options = registry.resolve("passes", name).model_json_schema()
+    definitions |= options.pop("$defs", {})
+    return {
+        "type": "object",
+        "title": name,
+        "description": options.pop("description", ""),
+        "properties": {name: {**_without(options, "title", "examples"), "type": ["object", "null"]}},
+        "required": [name],
+        "additionalProperties": False,
+    }
+
+
+def _variant() -> dict[str, Any]:
+    steps = {"type": "array", "items": {"$ref": "#/$defs/PassStep"}}
+    replacing = {
+        "type": "object", "properties": {"passes": steps}, "required": ["passes"], "additionalProperties": False
+    }  # fmt: skip
+    return {"description": "Passes added to the shared ones, or in place of them.", "oneOf": [steps, replacing]}
+
+
+def _without(schema: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in keys}

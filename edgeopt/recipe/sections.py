@@ -1,0 +1,167 @@
+"""The sections of a recipe as frozen values; which names and options exist is checked in `check.py`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
+
+from edgeopt.data.preprocess import Preprocess
+from edgeopt.model import Value
+from edgeopt.recipe.budgets import Budgets
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _expand(text: Any, info: ValidationInfo) -> Any:
+    """Replace `${NAME}` from the environment, and make the path relative to the recipe's folder."""
+    if not isinstance(text, str):
+        raise ValueError("should be a path")
+    missing = [name for name in VARIABLE.findall(text) if name not in os.environ]
+    if missing:
+        raise ValueError(f"the environment variable `{missing[0]}` is not set")
+    folder = (info.context or {}).get("folder", Path())
+    return Path(os.path.normpath(folder / VARIABLE.sub(lambda match: os.environ[match[1]], text)))
+
+
+RecipePath = Annotated[Path, PlainValidator(_expand, json_schema_input_type=str)]
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError("should be letters, digits, `.`, `_` and `-`, beginning with a letter or digit")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+
+
+class InputSection(Value):
+    """One input of the network."""
+
+    shape: list[Annotated[int, Field(ge=1)]] = Field(description="without the batch axis")
+    dtype: Literal["float32"] = "float32"
+
+
+class Expectation(Value):
+    """What the original is known to reach on the validation split."""
+
+    top1: float = Field(ge=0, le=100, description="in percent")
+
+
+class ModelSection(Value):
+    """The trained network: a torch factory with its weights, or an ONNX file."""
+
+    factory: str | None = Field(default=None, description="path/to/file.py:callable that returns an nn.Module")
+    options: dict[str, Any] = Field(default={}, description="keyword arguments of the factory")
+    weights: RecipePath | None = Field(default=None, description=".safetensors, or a .pt/.pth/.th state dict")
+    key: str | None = Field(default=None, description="where in the checkpoint the state dict lies")
+    strip_prefix: str = Field(default="", description="taken off the front of every tensor name, such as `module.`")
+    onnx: RecipePath | None = Field(default=None, description="an ONNX file; no pruning or training then")
+    inputs: dict[str, InputSection] = {}
+    expect: Expectation | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSection:
+        if (self.factory is None) == (self.onnx is None):
+            raise ValueError("needs either `factory` or `onnx`")
+        if self.factory is not None:
+            if self.weights is None or not self.inputs:
+                raise ValueError("`factory` needs `weights` and `inputs` beside it")
+            if not re.fullmatch(r"[^:]+\.py:[A-Za-z_]\w*", self.factory):
+                raise ValueError("`factory` should be `path/to/file.py:callable`")
+        elif self.weights is not None or self.options or self.key or self.strip_prefix:
+            raise ValueError("`onnx` brings its own weights: take `weights`, `options`, `key` and `strip_prefix` away")
+        return self
+
+
+class SplitSection(Value):
+    """Where the samples of one split lie."""
+
+    path: RecipePath
+    samples: int | None = Field(default=None, ge=1, description="use only the first so many")
+
+
+class DataSection(Value):
+    """The samples: one format for all splits."""
+
+    format: str = Field(default="npz", description="npz, image_folder, python, or a third party's")
+    classes: list[str] | None = Field(default=None, min_length=2, description="names in the order of the labels")
+    preprocess: Preprocess = Field(default=Preprocess(), description="travels in the bundle; also runs on the device")
+    calibration: SplitSection | None = None
+    validation: SplitSection
+    training: SplitSection | None = None
+    tuning: SplitSection | None = Field(default=None, description="what choices are made on")
+
+
+class PassStep(Value):
+    """One entry of a list of passes: `{name: {option: value}}`."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_entry(cls, entry: Any) -> Any:
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise ValueError("should be one pass with its options, such as `quantize_int8: {}`")
+        ((name, options),) = entry.items()
+        return {"name": name, "options": {} if options is None else options}
+
+
+class Variant(Value):
+    """Passes added to the shared ones, or in place of them."""
+
+    passes: list[PassStep] = []
+    replaces: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_entry(cls, entry: Any) -> Any:
+        if entry is None or isinstance(entry, list):
+            return {"passes": entry or [], "replaces": False}
+        if isinstance(entry, dict) and set(entry) == {"passes"}:
+            return {"passes": entry["passes"], "replaces": True}
+        raise ValueError("should be a list of passes, or `{passes: [...]}` in place of the shared ones")
+
+
+class Target(Value):
+    """One thing to ship for."""
+
+    name: Name
+    backends: list[str] = Field(min_length=1)
+    variants: dict[Name, Variant] = Field(default={"default": Variant.model_validate([])}, min_length=1)
+    passes: list[PassStep] | None = Field(default=None, description="in place of the shared ones")
+    threads: int = Field(default=1, ge=1, le=1024)
+    batch: int = Field(default=1, ge=1, le=65536)
+    device: str | None = Field(default=None, description="where to build and measure, such as ssh://orin-7")
+    budgets: Budgets = Field(default=Budgets(), description="added to the shared ones, or tighter")
+
+
+class Recipe(Value):
+    """What to do, for which targets, within which budgets."""
+
+    edgeopt: Literal[1] = Field(description="version of this format")
+    name: Name
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    model: ModelSection
+    data: DataSection
+    passes: list[PassStep] = []
+    targets: list[Target] = Field(min_length=1)
+    budgets: Budgets = Budgets()
+
+    path: Path = Field(default=Path("recipe.yaml"), exclude=True)
+    text: str = Field(default="", exclude=True, description="the file as it was read, overrides not included")
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    def passes_of(self, target: Target, variant: str) -> list[PassStep]:
+        """The whole list of passes of one candidate."""
+        chosen = target.variants[variant]
+        shared = self.passes if target.passes is None else target.passes
+        return chosen.passes if chosen.replaces else shared + chosen.passes

@@ -1,0 +1,138 @@
+"""The rows that every readable format shows for a target, and how figures are written in them.
+
+A ratio is stored as candidate ÷ reference (0.25) and shown as its inverse (4.0×).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from edgeopt.gates import find, number
+from edgeopt.report import CandidateResult, SideResult, TargetResult
+from edgeopt.select import show_ratio
+from edgeopt.validation import Measurement
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure, and its interval where it is shown."""
+
+    figure: str = ""
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a reference (no verdict) or a candidate."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    verdict: str = ""
+    ships: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of figures; `cell` turns the measurement of `metric` into what is shown."""
+
+    title: str
+    unit: str
+    metric: str
+    cell: Callable[[Measurement], Cell]
+
+
+def show_ms(value: float) -> str:
+    return f"{value:.{3 if value < 0.1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def show_mb(value: float) -> str:
+    return f"{value:.{3 if value < 0.01 else 2 if value < 10 else 1 if value < 1000 else 0}f}"
+
+
+def show_percent(value: float) -> str:
+    # 99.96 is not 100.0: a perfect score is claimed only where it is one.
+    return "100" if value == 100 else f"{min(value, 99.9):.1f}"
+
+
+def _inverse(measurement: Measurement) -> Cell:
+    value, low, high = number(measurement.value), number(measurement.low), number(measurement.high)
+    if value is None or value <= 0:
+        return Cell()
+    bounded = low is not None and high is not None and low > 0 and high > 0
+    interval = f"[{show_ratio(1 / high)}, {show_ratio(1 / low)}]" if bounded and low and high else ""
+    return Cell(f"{show_ratio(1 / value)}×", interval)
+
+
+def _bound(measurement: Measurement) -> Cell:
+    high = number(measurement.high)
+    return Cell() if high is None else Cell(f"{high:.1f}")
+
+
+def _value(show: Callable[[float], str], scale: float = 1.0) -> Callable[[Measurement], Cell]:
+    def cell(measurement: Measurement) -> Cell:
+        value = number(measurement.value)
+        return Cell() if value is None else Cell(show(value * scale))
+
+    return cell
+
+
+COLUMNS = (
+    Column("top-1", "%", "accuracy.top1", _value(show_percent)),
+    Column("drop ≤", "pp", "accuracy.drop_pp", _bound),
+    Column("p50", "ms", "latency.p50_ms", _value(show_ms)),
+    Column("p90", "ms", "latency.p90_ms", _value(show_ms)),
+    Column("vs original", "", "latency.ratio", _inverse),
+    Column("vs float", "", "latency.ratio_fp32", _inverse),
+    Column("size", "MB", "size.bytes", _value(show_mb, 1e-6)),
+    Column("memory", "MB", "memory.peak_mb", _value(show_mb)),
+)
+
+
+def make_rows(target: TargetResult) -> list[Row]:
+    """The original, float on each backend, then the candidates in the order of the recipe."""
+    return [*_references(target), *(_candidate(candidate, target) for candidate in target.candidates)]
+
+
+def _references(target: TargetResult) -> Iterator[Row]:
+    sides: list[tuple[str, SideResult]] = [("float", side) for side in target.floats.values()]
+    if target.original is not None:
+        sides.insert(0, ("original", target.original))
+    for name, side in sides:
+        yield Row(f"{name} ({side.backend})", _cells(side.measurements))
+
+
+def _candidate(candidate: CandidateResult, target: TargetResult) -> Row:
+    verdict = candidate.verdict if candidate.error is None else "not built"
+    return Row(candidate.id, _cells(candidate.measurements), verdict, candidate.id == target.winner)
+
+
+def _cells(measurements: Sequence[Measurement]) -> tuple[Cell, ...]:
+    found = [(column, find(measurements, column.metric)) for column in COLUMNS]
+    return tuple(Cell() if measurement is None else column.cell(measurement) for column, measurement in found)
+
+
+def is_simulated(candidate: CandidateResult) -> bool:
+    """Whether any figure of the candidate is no measurement of a real device."""
+    return any(measurement.simulated for measurement in candidate.measurements)
+
+
+def tell_outcome(target: TargetResult) -> str:
+    """`x86 ships onnxruntime_cpu/int8`, or why it ships nothing."""
+    if target.winner is not None:
+        return f"{target.name} ships {target.winner}"
+    if target.nothing_built:
+        return f"{target.name} ships nothing: no candidate could be built"
+    words = {"fail": "none met every budget", "inconclusive": "not decided", "unmeasured": "not measured"}
+    return f"{target.name} ships nothing: {words.get(target.verdict, 'no winner')}"
+
+
+def tell_facts(facts: dict[str, str | int | float]) -> str:
+    """The facts of a step in one line: its summary if it has one, else all of them."""
+    summary = facts.get("summary")
+    return str(summary) if summary is not None else "; ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def plain(text: str) -> str:
+    """`text` on one line, free of what a terminal or a parser would obey."""
+    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())

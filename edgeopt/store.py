@@ -1,0 +1,202 @@
+"""Finished steps, found again by key.
+
+    <root>/steps/<key>/entry.json     what the step was, the parts of its key, its result, every file with its digest
+    <root>/steps/<key>/files/         what it wrote
+    <root>/checkpoints/<key>/         the state of a step that has not finished
+    <root>/latest/<recipe>.json       step id → key of its last run: what `cache why` compares with
+    <root>/locks/                     kernel locks; never deleted
+
+A result appears by rename after fsync, is hashed again on every read, and is never written for a failure. Concurrent
+runs share the store: whoever comes second to a step waits and takes the result of the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeopt import files
+from edgeopt.errors import TrustError
+from edgeopt.model import Value, canonical_json
+
+ENTRY_FILE = "entry.json"
+
+
+class Entry(Value):
+    """A finished step. `parts` are what its key was made of; `files` maps a relative path to its digest."""
+
+    key: str
+    step: str
+    parts: dict[str, str]
+    result: dict[str, Any]
+    seconds: float
+    created: float
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entry and the folder of its files."""
+
+    entry: Entry
+    folder: Path
+
+
+def default_root() -> Path:
+    """`$EDGEOPT_CACHE`, or `edgeopt` in the user's cache folder."""
+    if named := os.environ.get("EDGEOPT_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeopt"
+
+
+class Store:
+    """The finished steps under one folder."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or default_root()
+        self.notes: list[str] = []
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `gc` away while a run reads entries; first clear up after runs that died."""
+        with files.lock(self.root / "locks" / "use", shared=True):
+            for folder in (self.root / "steps", self.root):
+                files.sweep(folder)
+            yield
+
+    @contextlib.contextmanager
+    def hold(self, key: str) -> Iterator[None]:
+        """Hold a step for oneself, waiting for whoever is working on it."""
+        with files.lock(self.root / "locks" / key):
+            yield
+
+    def has(self, key: str) -> bool:
+        """Whether the step is there, without reading it."""
+        return (self._folder(key) / ENTRY_FILE).is_file()
+
+    def find(self, key: str) -> Found | None:
+        """The finished step, its files read and checked; a damaged one is removed with a note, and is not found."""
+        folder = self._folder(key)
+        if not self.has(key):
+            return None
+        try:
+            return Found(_verified(folder, key), folder / "files")
+        except TrustError as error:
+            self.notes.append(f"{error.message}: done again")
+            files.remove(folder)
+            return None
+
+    @contextlib.contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """A folder for a step to write into: `put` publishes it."""
+        with files.scratch(self.root / "steps") as scratch:
+            files.make_folder(scratch / "files")
+            yield scratch / "files"
+
+    def put(
+        self, key: str, step: str, parts: dict[str, str], result: dict[str, Any], seconds: float, folder: Path
+    ) -> Found:
+        """Publish what a step left in its workspace, and forget its checkpoints."""
+        digests = {str(path.relative_to(folder)): files.hash_file(path) for path in _files_in(folder)}
+        entry = Entry(
+            key=key, step=step, parts=parts, result=result, seconds=seconds, created=time.time(), files=digests
+        )
+        files.write_bytes(folder.parent / ENTRY_FILE, canonical_json(entry.model_dump(mode="json")))
+        files.publish(folder.parent, self._folder(key))
+        if self.checkpoints(key).exists():
+            files.remove(self.checkpoints(key))
+        return Found(entry, self._folder(key) / "files")
+
+    def checkpoints(self, key: str) -> Path:
+        """Where a step keeps the state that survives a kill."""
+        return self.root / "checkpoints" / key
+
+    def remember(self, recipe: str, keys: dict[str, dict[str, str]]) -> None:
+        """Note the key parts of a recipe's steps, so that `why` can compare a later plan with them."""
+        files.write_bytes(self.root / "latest" / f"{recipe}.json", canonical_json(keys))
+
+    def recall(self, recipe: str) -> dict[str, dict[str, str]]:
+        """What `remember` noted last: step id → parts of its key; empty if nothing was."""
+        path = self.root / "latest" / f"{recipe}.json"
+        if not path.is_file():
+            return {}
+        try:
+            noted: dict[str, dict[str, str]] = json.loads(path.read_bytes())
+        except ValueError:
+            self.notes.append(f"`{path}` is damaged and was left out")
+            return {}
+        return noted
+
+    def entries(self) -> Iterator[tuple[Path, Entry | None]]:
+        """Every entry with its folder, unchecked; None where the entry cannot be read."""
+        for folder in sorted((self.root / "steps").glob("*")):
+            if not folder.name.startswith(files.TEMPORARY):
+                yield folder, _readable(folder)
+
+    def verify(self) -> list[str]:
+        """Check every entry's files; returns what is wrong, one line each."""
+        wrong = []
+        for folder, _ in self.entries():
+            try:
+                _verified(folder, folder.name)
+            except TrustError as error:
+                wrong.append(error.message)
+        return wrong
+
+    def collect(self, older_than_days: float) -> tuple[int, int] | None:
+        """Remove what is older than that; returns how many entries and their bytes, or None while a run is going on."""
+        with files.lock(self.root / "locks" / "use", wait=False) as held:
+            if not held:
+                return None
+            limit, count, size = time.time() - older_than_days * 86400, 0, 0
+            for folder in [*(self.root / "steps").glob("*"), *(self.root / "checkpoints").glob("*")]:
+                if folder.stat().st_mtime < limit:
+                    size += size_of(folder)
+                    count += 1
+                    files.remove(folder)
+            return count, size
+
+    def _folder(self, key: str) -> Path:
+        return self.root / "steps" / key
+
+
+def why(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """The parts in which two keys of one step differ, as short sentences."""
+    changed = [f"{name} changed" for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
+    return [*changed, *(f"{name} is new" for name in sorted(new.keys() - old.keys())),
+            *(f"{name} is gone" for name in sorted(old.keys() - new.keys()))]  # fmt: skip
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files under a folder."""
+    return sum(path.stat().st_size for path in _files_in(folder))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _readable(folder: Path) -> Entry | None:
+    try:
+        return Entry.model_validate_json((folder / ENTRY_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _verified(folder: Path, key: str) -> Entry:
+    entry = _readable(folder)
+    if entry is None or entry.key != key:
+        raise TrustError(f"the stored step `{key[:12]}` cannot be read")
+    found = {str(path.relative_to(folder / "files")) for path in _files_in(folder / "files")}
+    if found != set(entry.files):
+        raise TrustError(f"the stored step `{entry.step}` ({key[:12]}) has lost or gained files")
+    for name, digest in entry.files.items():
+        if files.hash_file(folder / "files" / name) != digest:
+            raise TrustError(f"`{name}` of the stored step `{entry.step}` ({key[:12]}) does not have its digest")
+    return entry

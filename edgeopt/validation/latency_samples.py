@@ -1,0 +1,131 @@
+"""Raw latency samples of one comparison: every timed run of every side, by set of workers and block, in one file."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeopt.model import canonical_json
+from edgeopt.validation.predictions import pack_arrays
+from edgeopt.validation.subject import Figures
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How sides are timed.
+
+    Attributes:
+        looks: sets of workers at which a verdict is tried; all of them share the permitted error.
+        blocks: blocks in one set; in each, every side has its turn, in random order.
+        discard, iterations: untimed and timed runs of one turn.
+        threads: of every side; where the machine has more cores, all sides are pinned to the same ones.
+        seconds: what all looks together may take; a set that was begun is finished.
+        seed: of the order of turns.
+    """
+
+    looks: tuple[int, ...] = (10, 20, 40)
+    blocks: int = 2
+    discard: int = 2
+    iterations: int = 20
+    threads: int = 1
+    seconds: float = 600.0
+    seed: int = 0
+
+    def alpha(self, confidence: float, candidates: int = 1) -> float:
+        """The error permitted to one interval, so that all looks at all candidates together keep 1 - confidence."""
+        return (1.0 - confidence) / len(self.looks) / candidates
+
+
+@dataclass(frozen=True)
+class LatencySamples:
+    """What was timed together.
+
+    Attributes:
+        sides, digests: names of the sides and the digests of their artifacts, in the order of the first axis.
+        times_ns: (sides, sets, blocks, iterations) nanoseconds.
+        order: (sets, blocks, sides) which side had the n-th turn.
+        preemptions: (sides, sets, blocks) how often the kernel took the core away.
+        figures: (sides, sets, 3) see `Figures`.
+        throttled: (sets,) whether the kernel held the processes back; such a set counts for no side.
+        batch: images of one run.
+        seconds: what the measuring took.
+        environment: digest of the machine's fingerprint.
+    """
+
+    sides: tuple[str, ...]
+    digests: tuple[str, ...]
+    times_ns: NDArray[np.int64]
+    order: NDArray[np.int64]
+    preemptions: NDArray[np.int64]
+    figures: NDArray[np.int64]
+    throttled: NDArray[np.bool_]
+    protocol: Protocol
+    batch: int
+    seconds: float
+    environment: str
+
+    @property
+    def sets(self) -> int:
+        return len(self.throttled)
+
+    @property
+    def kept_sets(self) -> int:
+        """Sets that count: those in which nothing was throttled."""
+        return int(np.count_nonzero(~self.throttled))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the protocol allows no further set."""
+        return self.sets >= self.protocol.looks[-1] or self.seconds >= self.protocol.seconds
+
+    def digest_of(self, side: str) -> str:
+        return self.digests[self.sides.index(side)]
+
+    def times_of(self, side: str) -> NDArray[np.int64]:
+        """(sets, blocks, iterations) nanoseconds of one side, without throttled sets."""
+        kept: NDArray[np.int64] = self.times_ns[self.sides.index(side)][~self.throttled]
+        return kept
+
+    def figures_of(self, side: str) -> list[Figures]:
+        """What each fresh process of one side told of itself."""
+        return [Figures(*(int(value) for value in row)) for row in self.figures[self.sides.index(side)]]
+
+    def extend(self, later: LatencySamples) -> LatencySamples:
+        """These samples with the sets of `later` added.
+
+        Raises:
+            ValueError: they are not of the same artifacts, protocol and machine.
+        """
+        for name in ("sides", "digests", "protocol", "batch", "environment"):
+            if getattr(self, name) != getattr(later, name):
+                raise ValueError(f"samples of two measurements differ in `{name}` and cannot be joined")
+        axes = {"times_ns": 1, "order": 0, "preemptions": 1, "figures": 1, "throttled": 0}
+        joined = {
+            name: np.concatenate([getattr(self, name), getattr(later, name)], axis=axis) for name, axis in axes.items()
+        }
+        return LatencySamples(**self._values() | joined | {"seconds": self.seconds + later.seconds})
+
+    def to_npz(self) -> bytes:
+        """The samples as the bytes of an .npz file; equal samples give equal bytes."""
+        arrays = {name: value for name, value in self._values().items() if isinstance(value, np.ndarray)}
+        rest = {name: value for name, value in self._values().items() if name not in arrays}
+        rest["protocol"] = asdict(self.protocol)
+        return pack_arrays({"header": np.frombuffer(canonical_json(rest), np.uint8), **arrays})
+
+    @classmethod
+    def from_npz(cls, data: bytes) -> LatencySamples:
+        """The samples that `to_npz` gave."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            values: dict[str, Any] = {name: archive[name] for name in archive.files}
+        values |= json.loads(values.pop("header").tobytes())
+        protocol = values["protocol"] | {"looks": tuple(values["protocol"]["looks"])}
+        values |= {"sides": tuple(values["sides"]), "digests": tuple(values["digests"])}
+        return cls(**values | {"protocol": Protocol(**protocol)})
+
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -1,0 +1,127 @@
+"""One opened session in a process of its own: what latency and memory are measured on.
+
+Used as `Worker("edgeopt.validation.subject:Subject", artifact, inputs)`. The only clock of edgeopt is here, and it
+stops before a result is looked at; a backend never times itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from edgeopt import backends
+from edgeopt.backends import Arrays
+from edgeopt.model import Artifact
+
+#: warm-up ends when one window of runs is no more than this much faster than the one before, or when its time is spent
+WARM_ITERATIONS = 50
+WINDOW = 20
+WARM_GAIN = 0.02
+WARM_SECONDS = 1.0
+
+
+class Figures(NamedTuple):
+    """What a fresh process tells of itself: nanoseconds to open, nanoseconds of the first inference, and the peak of
+    resident bytes above those of the process before it imported the backend's library."""
+
+    open_ns: int
+    first_ns: int
+    peak_bytes: int
+
+
+class Block(NamedTuple):
+    """Nanoseconds of each timed iteration, and how often the kernel took the core away meanwhile."""
+
+    times_ns: list[int]
+    preemptions: int
+
+
+class Subject:
+    """A session and the batches that it is timed on, used in turn, the same for every side of a comparison."""
+
+    def __init__(self, artifact: Artifact, inputs: Sequence[Arrays]) -> None:
+        # The collector stays off for good: it would run inside some timed iterations, and it slows the import of
+        # torch by a fifth.
+        gc.disable()
+        self._inputs = tuple(inputs)
+        _forget_peak()
+        self._empty_bytes = _resident_bytes("VmRSS")
+        clock = time.perf_counter_ns
+        start = clock()
+        self._session = backends.get(artifact.backend).open(artifact)
+        opened = clock()
+        self._session.run(self._inputs[0])
+        self._open_ns, self._first_ns = opened - start, clock() - opened
+
+    def pin(self, cores: Sequence[int]) -> None:
+        """Keep every thread of this process on `cores`; called when pools exist, so that opening may use all cores."""
+        for task in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(task.name), cores)
+
+    def warm_up(self) -> int:
+        """Run until the speed has settled or the time is spent; returns the iterations that it took."""
+        deadline_ns = time.perf_counter_ns() + int(WARM_SECONDS * 1e9)
+        times = self._time(WARM_ITERATIONS, deadline_ns)
+        while not _settled(times) and time.perf_counter_ns() < deadline_ns:
+            times += self._time(WINDOW, deadline_ns)
+        return len(times)
+
+    def time_block(self, discard: int, iterations: int) -> Block:
+        """Time `iterations` runs after `discard` untimed ones; each block goes through the same inputs in order."""
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+        times = self._time(discard + iterations)
+        return Block(times[discard:], resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw - before)
+
+    def figures(self) -> Figures:
+        """What this process has cost so far."""
+        return Figures(self._open_ns, self._first_ns, max(0, _resident_bytes("VmHWM") - self._empty_bytes))
+
+    def _time(self, iterations: int, deadline_ns: float = math.inf) -> list[int]:
+        run, inputs, clock = self._session.run, self._inputs, time.perf_counter_ns
+        times: list[int] = []
+        for index in range(iterations):
+            batch = inputs[index % len(inputs)]
+            start = clock()
+            run(batch)
+            stop = clock()
+            times.append(stop - start)
+            if stop > deadline_ns:
+                break
+        return times
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """What a process must find in its environment so that no library opens a larger pool than `threads`."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+
+
+def _settled(times: list[int]) -> bool:
+    if len(times) < 2 * WINDOW:
+        return False
+    earlier, later = statistics.median(times[-2 * WINDOW : -WINDOW]), statistics.median(times[-WINDOW:])
+    # One-sided: warming up makes runs faster, and on a noisy machine two windows are seldom equal.
+    return later > earlier * (1.0 - WARM_GAIN)
+
+
+def _forget_peak() -> None:
+    """Ask the kernel to count the peak of resident memory anew; where it cannot, it counts from the start."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def _resident_bytes(field: str) -> int:
+    """`VmRSS` (now) or `VmHWM` (peak) of this process, in bytes; 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)

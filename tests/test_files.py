@@ -1,0 +1,288 @@
+"""Whatever fails, and whenever a process is killed: the old content or the new, and nothing left lying about."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edgeopt import files
+from edgeopt.errors import EdgeoptError, MissingError, UsageError
+
+KILL = 9
+
+Act = Callable[[Path], object]
+
+
+def write(place: Path) -> None:
+    files.write_bytes(place / "folder" / "file", b"new")
+
+
+def copy(place: Path) -> None:
+    files.copy(place / "source", place / "folder" / "file")
+
+
+def publish(place: Path) -> None:
+    with files.scratch(place) as made:
+        files.write_bytes(made / "deep" / "file", b"new")
+        with files.create(made / "streamed") as stream:
+            stream.write(b"new")
+        files.publish(made, place / "folder")
+
+
+def remove(place: Path) -> None:
+    files.remove(place / "folder")
+
+
+ACTS = [write, copy, publish, remove]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder in which every act has something to do, and something old to lose."""
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "folder" / "file").write_bytes(b"old")
+    (tmp_path / "folder" / "deep" / "file").write_bytes(b"old")
+    (tmp_path / "source").write_bytes(b"new")
+    return tmp_path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def every_state(act: Act, place: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What `place` holds before the act, and in a copy of it, after."""
+    copied = place.parent / f"{place.name}-after"
+    subprocess.run(["cp", "-r", place, copied], check=True)
+    act(copied)
+    return tree(place), tree(copied)
+
+
+def failures_of(act: Act, place: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[EdgeoptError | OSError]:
+    """Run the act with a fault at its first write, then at its second and so on, until it runs without meeting one."""
+    for allowed in itertools.count():
+        writes = itertools.count()
+
+        def fail(operation: str, path: Path, allowed: int = allowed, writes: Iterator[int] = writes) -> None:
+            if next(writes) >= allowed:
+                raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "observe", fail)
+            try:
+                act(place)
+            except (EdgeoptError, OSError) as error:
+                yield error
+            else:
+                return
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_full_disk_at_any_write_leaves_the_old_content_and_no_rest(
+    act: Act, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = every_state(act, place)
+    failures = 0
+    for error in failures_of(act, place, errno.ENOSPC, monkeypatch):
+        assert isinstance(error, MissingError)
+        assert "no space left on the disk" in error.message
+        assert tree(place) == before
+        failures += 1
+    assert failures >= 1
+    assert tree(place) == after
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EDQUOT, MissingError), (errno.EIO, MissingError), (errno.EROFS, UsageError)]
+)
+def test_a_fault_of_the_disk_is_told_by_what_to_do_about_it(
+    number: int, kind: type[EdgeoptError], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in failures_of(write, place, number, monkeypatch):
+        assert type(error) is kind
+        assert error.hint
+
+
+def test_a_fault_that_is_a_bug_stays_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [type(error) for error in failures_of(remove, place, errno.EBADF, monkeypatch)] == [OSError]
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    import test_files
+    from edgeopt import files
+
+    allowed = int(sys.argv[2])
+
+    def kill(operation, path):
+        global allowed
+        allowed -= 1
+        if allowed < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    files.observe = kill
+    getattr(test_files, {act!r})(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_kill_at_any_write_leaves_the_old_content_or_the_new(act: Act, place: Path) -> None:
+    before, after = every_state(act, place)
+    code = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), act=act.__name__))
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for allowed in itertools.count():
+        command = [sys.executable, "-c", code, place, str(allowed)]
+        killed = subprocess.run(command, env=environ, check=False).returncode == -KILL
+        for folder in [place, *(path for path in place.rglob("*") if path.is_dir())]:
+            files.sweep(folder)
+        assert tree(place) == (before if killed else after)
+        if not killed:
+            break
+    assert allowed >= 1
+
+
+def test_a_written_file_has_its_content_and_the_usual_mode(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "a" / "b" / "file", "één")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == "één".encode()
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "a" / "b" / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write"):
+        files.write_bytes(tmp_path / "file" / "inside", b"")
+    with pytest.raises(UsageError, match="cannot write"):
+        files.make_folder(tmp_path / "file")
+    with pytest.raises(UsageError, match="cannot write"):
+        files.write_bytes(tmp_path, b"")
+    with pytest.raises(UsageError, match="cannot write"):
+        files.write_bytes(tmp_path / ("x" * 300), b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(content)
+    assert files.hash_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_new_file_is_never_made_through_a_link_or_over_another(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "there").write_bytes(b"old")
+    for name in ("link", "there"):
+        with pytest.raises(UsageError, match="cannot write"), files.create(tmp_path / name):
+            pass
+    assert not (tmp_path / "outside").exists()
+    assert (tmp_path / "there").read_bytes() == b"old"
+
+
+def test_a_scratch_folder_is_gone_whatever_happens(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), files.scratch(tmp_path) as folder:
+        (folder / "file").touch()
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_replaced_where_the_kernel_cannot_swap(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = every_state(publish, place)
+    monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
+    publish(place)
+    assert tree(place) == after != before
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tree(place)
+    monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
+    with pytest.raises(FileNotFoundError):
+        files._exchange(place / "absent", place / "folder")
+    assert tree(place) == before
+
+
+def test_removing_a_link_leaves_what_it_points_to(place: Path) -> None:
+    (place / "link").symlink_to(place / "folder")
+    files.remove(place / "link")
+    assert not (place / "link").is_symlink()
+    assert (place / "folder" / "file").read_bytes() == b"old"
+
+
+def test_removing_what_is_not_there_is_no_fault(tmp_path: Path) -> None:
+    files.remove(tmp_path / "absent")
+
+
+def test_sweeping_spares_the_living_and_what_is_not_temporary(tmp_path: Path) -> None:
+    (tmp_path / "kept").touch()
+    (tmp_path / ".tmp-of somebody else").touch()
+    with files.scratch(tmp_path) as folder:
+        assert files.sweep(tmp_path) == 0
+        assert folder.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-of somebody else", "kept"]
+
+
+def test_sweeping_removes_what_a_dead_process_left_whose_number_lives_on(tmp_path: Path) -> None:
+    with files.scratch(tmp_path) as folder:
+        process, started, token = folder.name.removeprefix(files.TEMPORARY).split("-")
+    leftover = tmp_path / f"{files.TEMPORARY}{process}-{int(started) - 1}-{token}"
+    leftover.mkdir()
+    (leftover / "file").touch()
+    assert files.sweep(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeping_a_folder_that_is_not_there_finds_nothing(tmp_path: Path) -> None:
+    assert files.sweep(tmp_path / "absent") == 0
+
+
+def test_a_lock_is_exclusive_and_free_after_its_block(tmp_path: Path) -> None:
+    with files.lock(tmp_path / "lock", wait=False) as first, files.lock(tmp_path / "lock", wait=False) as second:
+        assert (first, second) == (True, False)
+    with files.lock(tmp_path / "lock", wait=False) as again:
+        assert again
+
+
+def test_shared_locks_go_together_and_keep_writers_out(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with files.lock(lock, shared=True) as first, files.lock(lock, shared=True, wait=False) as second:
+        with files.lock(lock, wait=False) as writer:
+            assert (first, second, writer) == (True, True, False)
+
+
+def test_a_lock_is_free_once_its_holder_is_killed(tmp_path: Path) -> None:
+    code = """if True:
+        import sys, time
+        from pathlib import Path
+        from edgeopt import files
+        with files.lock(Path(sys.argv[1])):
+            sys.stdout.write("held\\n")
+            sys.stdout.flush()
+            time.sleep(60)
+    """
+    command = [sys.executable, "-c", code, tmp_path / "lock"]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with files.lock(tmp_path / "lock", wait=False) as taken:
+            assert not taken
+        holder.kill()
+        holder.wait()
+        with files.lock(tmp_path / "lock", wait=False) as taken:
+            assert taken
+
+
+def test_a_lock_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(UsageError, match="cannot write"), files.lock(tmp_path / "lock"):
+        pass

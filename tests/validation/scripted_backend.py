@@ -1,0 +1,82 @@
+"""A third-party backend for tests: its speed, its answers and its faults are written in the artifact's settings.
+
+    microseconds: how long one run keeps the core busy
+    answers: `oracle` (the class is the first input value), `nan` (not finite where that value is 3), `dead` (zeros)
+    crash_at: the run, counted from 1, that ends the process; hang_at: the run that never returns
+    hoard_mb: memory that opening takes and never gives back
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgeopt.backends import Arrays, Backend, Session
+from edgeopt.context import Context
+from edgeopt.errors import BackendError
+from edgeopt.model import Artifact, Form, Model, TensorSpec
+
+CLASSES = 5
+
+
+class ScriptedSession(Session):
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._runs = 0
+        if settings.get("refuse"):
+            raise BackendError("the script says no", "write another script")
+        self._hoard = bytearray(b"x" * int(settings.get("hoard_mb", 0) * 1e6))
+
+    def run(self, inputs: Arrays) -> Arrays:
+        until = time.perf_counter() + self._settings.get("microseconds", 0) / 1e6
+        self._runs += 1
+        if self._runs == self._settings.get("crash_at"):
+            os.abort()
+        if self._runs == self._settings.get("hang_at"):
+            time.sleep(3600)
+        scores = self._scores(inputs["image"])
+        while time.perf_counter() < until:
+            pass
+        return {"scores": scores}
+
+    def _scores(self, images: Any) -> Any:
+        classes = images.reshape(len(images), -1)[:, 0].astype(int)
+        if self._settings.get("answers") == "dead":
+            return np.zeros((len(images), CLASSES), np.float32)
+        scores = np.eye(CLASSES, dtype=np.float32)[classes % CLASSES]
+        if self._settings.get("answers") == "nan":
+            scores[classes == 3] = np.nan
+        return scores
+
+
+class Scripted(Backend):
+    accepts: ClassVar[Form] = "onnx"
+
+    def available(self) -> None:
+        return None
+
+    def build(self, model: Model, context: Context, folder: Path) -> Artifact:
+        raise NotImplementedError
+
+    def open(self, artifact: Artifact) -> Session:
+        return ScriptedSession(artifact.settings)
+
+
+class ScriptedSimulation(Scripted):
+    simulated: ClassVar[bool] = True
+
+
+def script(backend: str = "scripted", batch: int | str = "batch", **settings: Any) -> Artifact:
+    return Artifact(
+        target="test",
+        backend=backend,
+        files=(),
+        inputs=(TensorSpec(name="image", shape=(batch, 1, 2, 2)),),
+        outputs=(TensorSpec(name="scores", shape=(batch, CLASSES)),),
+        settings=settings,
+    )
