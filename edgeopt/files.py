@@ -15,7 +15,8 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,6 +78,25 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
+
+
+def spill(parent: Path, chunks: Iterable[bytes]) -> BinaryIO:
+    """Write what is too large for memory into a nameless file in `parent`, and return it open for reading.
+
+    The system frees it when it is closed, however the process ends: it cannot be left over.
+    """
+    with _named_errors(parent):
+        make_folder(parent)
+        stream = tempfile.TemporaryFile(dir=parent)  # noqa: SIM115 -- whoever asked for it closes it
+        try:
+            for chunk in chunks:
+                observe("write", parent)
+                stream.write(chunk)
+            stream.flush()
+        except BaseException:
+            stream.close()
+            raise
+    return stream
 
 
 def copy(source: Path, destination: Path) -> None:
@@ -274,7 +294,6 @@ def _named_errors(path: Path) -> Iterator[None]:
                 f"the disk failed at `{path}`: {error.strerror}", "check the disk, then run again"
             ) from error
         if error.errno in UNWRITABLE:
-            raise UsageError(
-                f"cannot write `{path}`: {error.strerror}", "choose another folder with `--out`"
-            ) from error
+            hint = "choose another folder: with `--out`, or `EDGEOPT_CACHE` for the store"
+            raise UsageError(f"cannot write `{path}`: {error.strerror}", hint) from error
         raise

@@ -28,6 +28,9 @@ BEST_FIRST: tuple[Outcome, ...] = ("pass", "inconclusive", "unmeasured", "fail")
 LEAST_IMAGES = 500
 LEAST_CLASS_IMAGES = 50
 
+#: a drop that is nearer than this to its budget, as a share of the images, is not told from it by any number of them
+CLOSEST_DROP = 1e-4
+
 #: units that are told in tenths; of others two digits that count
 TENTHS = (" pp", " %")
 
@@ -268,8 +271,9 @@ def _images_needed(limit: Limit, found: Measurement, measurements: Sequence[Meas
     drop = max(0.0, number(found.value) or 0.0) / 100
     seen = USUAL_DISCORDANCE if agreed is None else 1.0 - agreed / 100
     # One image less than was looked at may differ, for all that is known of the ones that were not.
-    discordance = max(seen, drop, 1.0 / max(1, found.samples))
-    return pairs_needed(min(1.0, discordance), limit.limit / 100, limit.confidence, drop=drop)
+    discordance = min(1.0, max(seen, drop, 1.0 / max(1, found.samples)))
+    margin = limit.limit / 100
+    return pairs_needed(discordance, margin, limit.confidence, drop=drop) if margin - drop > CLOSEST_DROP else None
 
 
 def _verdict(limit: Limit, outcome: Outcome, span: _Span | None, sentence: str) -> Verdict:

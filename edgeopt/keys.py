@@ -9,17 +9,26 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import json
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edgeopt import environment, files
+from edgeopt.errors import UsageError
 from edgeopt.model import canonical_json
 
 PACKAGE = Path(__file__).parent
 
 #: import name → distribution name, where they differ
-DISTRIBUTIONS = {"PIL": "pillow", "ruamel": "ruamel.yaml", "torch_pruning": "torch-pruning", "google": "protobuf"}
+DISTRIBUTIONS = {
+    "PIL": "pillow", "ruamel": "ruamel.yaml", "torch_pruning": "torch-pruning", "google": "protobuf",
+    "cv2": "opencv-python", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml",
+}  # fmt: skip
+
+#: a file that changed so lately may change again without its time telling
+SETTLED_NS = 2_000_000_000
 
 
 def digest(parts: object) -> str:
@@ -42,22 +51,34 @@ def code_parts(modules: Iterable[str]) -> dict[str, str]:
         path = _module_path(name)
         if path is not None and path not in sources:
             sources.add(path)
-            waiting += _imports(path, path.stat().st_mtime_ns)
+            waiting += [name.rpartition(".")[0], *_imports(path, PACKAGE.parent, path.stat().st_mtime_ns)]
     code = {f"code {path.relative_to(PACKAGE.parent)}": files.hash_file(path) for path in sources}
     return code | {f"library {name}": version for name in libraries if (version := _library_version(name))}
 
 
+def user_parts(file: Path) -> dict[str, str]:
+    """Key parts for a user's Python file: one for each file of `local_closure`, and one for each library."""
+    parts: dict[str, str] = {}
+    for path in local_closure(file):
+        parts[f"file {path.relative_to(file.parent)}"] = files.hash_file(path)
+        for name in _imports(path, file.parent, path.stat().st_mtime_ns):
+            if version := _library_version(name.split(".")[0]):
+                parts[f"library {name.split('.')[0]}"] = version
+    return parts
+
+
 def local_closure(file: Path) -> list[Path]:
-    """A user's Python file with the files beside it that it imports, transitively; sorted."""
+    """A user's Python file with the files beside and below it that it imports, transitively; sorted."""
     found, waiting = set[Path](), [file]
     while waiting:
         path = waiting.pop()
         if path in found or not path.is_file():
             continue
         found.add(path)
-        for name in _imports(path, path.stat().st_mtime_ns):
-            base = file.parent / Path(*name.split("."))
-            waiting += [base.with_suffix(".py"), base / "__init__.py"]
+        for name in _imports(path, file.parent, path.stat().st_mtime_ns):
+            words = name.split(".")
+            for base in (file.parent.joinpath(*words[:count]) for count in range(1, len(words) + 1) if words[0]):
+                waiting += [base.with_suffix(".py"), base / "__init__.py"]  # importing `a.b` runs `a/__init__.py` too
     return sorted(found)
 
 
@@ -70,11 +91,21 @@ class FileDigests:
         self._used: dict[str, list[int | str]] = {}
 
     def of(self, path: Path) -> str:
-        status = path.stat()
-        identity = [status.st_size, status.st_mtime_ns, status.st_ino]
-        known = self._known.get(str(path))
-        digest = known[3] if known is not None and known[:3] == identity else files.hash_file(path)
-        self._used[str(path)] = [*identity, digest]
+        """The digest of a file.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        try:
+            status = path.stat()
+            identity = [status.st_size, status.st_mtime_ns, status.st_ino]
+            known = self._known.get(str(path))
+            digest = known[3] if known is not None and known[:3] == identity else files.hash_file(path)
+        except OSError as error:
+            what = f"cannot read `{path}`: {(error.strerror or '').lower()}"
+            raise UsageError(what, "see that it is a file that you may read") from error
+        if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
+            self._used[str(path)] = [*identity, digest]
         return str(digest)
 
     def of_all(self, paths: Iterable[Path], root: Path) -> str:
@@ -87,13 +118,12 @@ class FileDigests:
 
 
 def _read_memo(path: Path) -> dict[str, list[int | str]]:
-    import json
-
     try:
         memo = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}  # a memo only saves time: without it the files are read
-    return memo if isinstance(memo, dict) else {}
+    entries = memo.items() if isinstance(memo, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) == 4}
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -101,32 +131,24 @@ def _relative(path: Path, root: Path) -> str:
 
 
 @functools.cache
-def _imports(path: Path, _mtime_ns: int) -> tuple[str, ...]:
-    """The dotted names that a file may import, at its top or inside functions; type-checking imports are left out."""
-    tree = ast.parse(path.read_bytes())
-    package = _package_of(path)
-    return tuple(dict.fromkeys(_imported(tree, package)))
+def _imports(path: Path, root: Path, _mtime_ns: int) -> tuple[str, ...]:
+    """The dotted names that a file below `root` may import: a name too many in a key only costs time."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return ()  # importing it will say what is wrong
+    return tuple(dict.fromkeys(_imported(tree, path.parent.relative_to(root).parts)))
 
 
-def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+def _imported(tree: ast.Module, package: tuple[str, ...]) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, package)
+            parents = package[: max(0, len(package) - node.level + 1)] if node.level else ()
+            base = ".".join((*parents, node.module) if node.module else parents)
             yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names if base.split(".")[0] == "edgeopt" or node.level)
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    if not node.level:
-        return node.module or ""
-    parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-    return ".".join([*parents, *([node.module] if node.module else [])])
-
-
-def _package_of(path: Path) -> str:
-    return ".".join(path.parent.relative_to(PACKAGE.parent).parts) if path.is_relative_to(PACKAGE) else ""
+            yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)  # each may be a module
 
 
 def _module_path(name: str) -> Path | None:

@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
-from torch.utils.flop_counter import FlopCounterMode
 
 from edgeopt import files, user_code
 from edgeopt.checkpoint import read_tensors
@@ -112,10 +111,27 @@ def name_outputs(result: Any) -> dict[str, torch.Tensor]:
 
 
 def count_macs(network: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
-    """Multiply-accumulates of one forward pass on `inputs`: convolutions and matrix products, as torch counts them."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(*inputs)
-    return int(counter.get_total_flops()) // 2
+    """Multiply-accumulates of one forward pass on `inputs`, in the network's convolution and linear modules.
+
+    The network is run as it stands: in evaluation mode, if its running averages are to stay.
+    """
+    macs = 0
+
+    def add(module: nn.Module, arguments: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
+        nonlocal macs
+        # One row of the weight is used per output element, or per input element where the convolution is transposed.
+        elements = arguments[0] if getattr(module, "transposed", False) else result
+        macs += elements.numel() * module.get_parameter("weight")[0].numel()
+
+    counted = [module for module in network.modules() if isinstance(module, (_ConvNd, nn.Linear))]
+    hooks = [module.register_forward_hook(add) for module in counted]
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return macs
 
 
 def apply_edit(network: nn.Module, edit: Edit) -> None:
@@ -136,8 +152,8 @@ def is_depthwise(module: nn.Module) -> bool:
 def view_channels(module: nn.Module, axis: str, tensor: torch.Tensor) -> torch.Tensor | None:
     """A view of one of a module's tensors with its channels along `axis` (`out` or `in`) first.
 
-    The shape is (groups, channels per group, …): channel c is at [c // n, c % n]. None where the tensor has no such axis,
-    as a bias has no input channels. A depthwise convolution has one axis, `out`, for what goes in and what comes out.
+    The shape is (groups, channels per group, …): channel c is at [c // n, c % n]. None where the tensor has no such
+    axis, as a bias has no input channels. A depthwise convolution has one axis, `out`, for what goes in and out.
     """
     if tensor.dim() < 2 and (tensor.dim() == 0 or axis == "in"):
         return None

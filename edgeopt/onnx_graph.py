@@ -64,7 +64,9 @@ def serialize(graph: onnx.ModelProto) -> bytes:
     bare = onnx.ModelProto()
     bare.CopyFrom(graph)
     del bare.metadata_props[:]
-    bare.doc_string, bare.producer_name, bare.producer_version = "", "edgeopt", ""
+    bare.producer_name = "edgeopt"
+    bare.ClearField("producer_version")
+    bare.ClearField("doc_string")
     for each in [bare.graph, *_subgraphs(bare.graph)]:
         _strip(each)
     try:
@@ -174,11 +176,11 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 def _strip(graph: onnx.GraphProto) -> None:
     named: Iterable[Any] = [graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]
     for message in named:
-        message.doc_string = ""
+        message.ClearField("doc_string")
         del message.metadata_props[:]
     for node in graph.node:
         for attribute in node.attribute:
-            attribute.doc_string = ""
+            attribute.ClearField("doc_string")
 
 
 def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -114,7 +114,7 @@ class _Run:
         scope = step.id.partition(" [")[2].rstrip("]")
         self.steps.append(
             StepResult(
-                id=step.id, name=step.name or step.id.partition(" [")[0], key=step.key, cached=outcome.cached,
+                id=step.id, name=step.id.partition(" [")[0], key=step.key, cached=outcome.cached,
                 seconds=round(outcome.seconds, 3), scope=scope, facts=dict(facts),
             )
         )  # fmt: skip

@@ -97,7 +97,7 @@ def source_request(recipe: Recipe) -> SourceRequest:
     """What the `model:` section asks a source for."""
     model = recipe.model
     inputs = tuple(
-        TensorSpec(name=name, dtype=section.dtype, shape=("batch", *section.shape))
+        TensorSpec(name=name, dtype=section.dtype, shape=tuple(section.shape))
         for name, section in model.inputs.items()
     )
     return SourceRequest(
@@ -182,9 +182,7 @@ class _Builder:
         parts = keys.code_parts([registry.module_of("sources", source)])
         parts["model section"] = keys.digest(model.model_dump(mode="json", exclude={"expect", "weights", "onnx"}))
         if model.factory:
-            file = self.recipe.folder / model.factory.partition(":")[0]
-            for path in keys.local_closure(file):
-                parts[f"file {path.name}"] = self.digests.of(path)
+            parts |= keys.user_parts((self.recipe.folder / model.factory.partition(":")[0]).resolve())
         weights = model.weights or model.onnx
         assert weights is not None
         parts[f"file {weights.name}"] = self.digests.of(weights)
@@ -209,9 +207,10 @@ class _Builder:
         needs = [model]
         if profile is not None:
             parts["quantization profile"] = keys.digest(profile.model_dump(mode="json"))
-        if any(read in step.reads for read in ("calibration", "tuning", "training")):
+        reads = {*step.reads, *step.may_read}
+        if reads & {"calibration", "tuning", "training"}:
             needs.append(self._split)
-        if "original" in step.reads and self._load not in needs:
+        if "original" in reads and self._load not in needs:
             needs.append(self._load)
         options = {"options": step.model_dump(mode="json"), "profile": profile and profile.model_dump(mode="json")}
         key = self._key("pass", entry.name, needs, parts)

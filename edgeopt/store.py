@@ -13,7 +13,7 @@ runs share the store: whoever comes second to a step waits and takes the result 
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -21,15 +21,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from edgeopt import files
-from edgeopt.errors import TrustError
+from edgeopt.errors import TrustError, UsageError
 from edgeopt.model import Value, canonical_json
 
 ENTRY_FILE = "entry.json"
 
+_PARTS_BY_STEP = TypeAdapter(dict[str, dict[str, str]])
+
 
 class Entry(Value):
-    """A finished step. `parts` are what its key was made of; `files` maps a relative path to its digest."""
+    """A finished step. `parts` are what its key was made of; `files` maps a relative path to its digest.
+
+    `seal` is the digest of all the rest: a damaged entry must not pass for another result.
+    """
 
     key: str
     step: str
@@ -38,6 +45,11 @@ class Entry(Value):
     seconds: float
     created: float
     files: dict[str, str]
+    seal: str = ""
+
+    def digest(self) -> str:
+        """What `seal` should be."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"seal"}))).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -49,10 +61,17 @@ class Found:
 
 
 def default_root() -> Path:
-    """`$EDGEOPT_CACHE`, or `edgeopt` in the user's cache folder."""
+    """`$EDGEOPT_CACHE`, or `edgeopt` in the user's cache folder.
+
+    Raises:
+        UsageError: the user has no home folder, as in some containers.
+    """
     if named := os.environ.get("EDGEOPT_CACHE"):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeopt"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeopt"
+    except RuntimeError as error:
+        raise UsageError("no home folder to keep finished steps in", "name a folder in `EDGEOPT_CACHE`") from error
 
 
 class Store:
@@ -66,7 +85,8 @@ class Store:
     def in_use(self) -> Iterator[None]:
         """Keep `gc` away while a run reads entries; first clear up after runs that died."""
         with files.lock(self.root / "locks" / "use", shared=True):
-            for folder in (self.root / "steps", self.root):
+            places = ("steps", "latest", "digests", "checkpoints")
+            for folder in (self.root, *(self.root / place for place in places), *self.root.glob("checkpoints/*")):
                 files.sweep(folder)
             yield
 
@@ -86,11 +106,13 @@ class Store:
         if not self.has(key):
             return None
         try:
-            return Found(_verified(folder, key), folder / "files")
+            found = Found(_verified(folder, key), folder / "files")
         except TrustError as error:
             self.notes.append(f"{error.message}: done again")
             files.remove(folder)
             return None
+        self._forget_checkpoints(key)
+        return found
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -107,10 +129,10 @@ class Store:
         entry = Entry(
             key=key, step=step, parts=parts, result=result, seconds=seconds, created=time.time(), files=digests
         )
+        entry = entry.model_copy(update={"seal": entry.digest()})
         files.write_bytes(folder.parent / ENTRY_FILE, canonical_json(entry.model_dump(mode="json")))
         files.publish(folder.parent, self._folder(key))
-        if self.checkpoints(key).exists():
-            files.remove(self.checkpoints(key))
+        self._forget_checkpoints(key)
         return Found(entry, self._folder(key) / "files")
 
     def checkpoints(self, key: str) -> Path:
@@ -127,11 +149,10 @@ class Store:
         if not path.is_file():
             return {}
         try:
-            noted: dict[str, dict[str, str]] = json.loads(path.read_bytes())
-        except ValueError:
+            return _PARTS_BY_STEP.validate_json(path.read_bytes())
+        except (OSError, ValueError):
             self.notes.append(f"`{path}` is damaged and was left out")
             return {}
-        return noted
 
     def entries(self) -> Iterator[tuple[Path, Entry | None]]:
         """Every entry with its folder, unchecked; None where the entry cannot be read."""
@@ -162,6 +183,10 @@ class Store:
                     files.remove(folder)
             return count, size
 
+    def _forget_checkpoints(self, key: str) -> None:
+        if self.checkpoints(key).exists():
+            files.remove(self.checkpoints(key))
+
     def _folder(self, key: str) -> Path:
         return self.root / "steps" / key
 
@@ -191,12 +216,20 @@ def _readable(folder: Path) -> Entry | None:
 
 def _verified(folder: Path, key: str) -> Entry:
     entry = _readable(folder)
-    if entry is None or entry.key != key:
-        raise TrustError(f"the stored step `{key[:12]}` cannot be read")
+    if entry is None or entry.key != key or entry.seal != entry.digest():
+        raise TrustError(f"the stored step `{key[:12]}` is damaged")
     found = {str(path.relative_to(folder / "files")) for path in _files_in(folder / "files")}
     if found != set(entry.files):
         raise TrustError(f"the stored step `{entry.step}` ({key[:12]}) has lost or gained files")
     for name, digest in entry.files.items():
-        if files.hash_file(folder / "files" / name) != digest:
+        if _hash(folder / "files" / name) != digest:
             raise TrustError(f"`{name}` of the stored step `{entry.step}` ({key[:12]}) does not have its digest")
     return entry
+
+
+def _hash(path: Path) -> str:
+    """The digest of a file; empty where it cannot be read."""
+    try:
+        return files.hash_file(path)
+    except OSError:
+        return ""

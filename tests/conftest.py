@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from edgeopt.context import Context
+from edgeopt.model import Model, TensorSpec, TorchValue
+
 GOLDENS = Path(__file__).parent / "goldens"
+NETWORKS = Path(__file__).parent / "networks"
 
 # The machines that run this are shared: time per example says nothing of the code.
 settings.register_profile("edgeopt", deadline=None, print_blob=True)
@@ -32,3 +36,25 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf8"), f"`{name}` differs: look, then run with --update-goldens"
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def torch_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """`tests/networks/residual.py` as a source leaves it: images (batch, 1, 16, 16) to logits (batch, 4)."""
+    pytest.importorskip("torch").set_num_threads(1)
+    from edgeopt.network import call_factory, write_network
+
+    value = TorchValue(factory="residual.py:make_residual", options={"width": 16})
+    image = TensorSpec(name="image", shape=("batch", 1, 16, 16))
+    logits = TensorSpec(name="output", shape=("batch", 4))
+    described = Model(value=value, inputs=(image,), outputs=(logits,), sources=NETWORKS)
+    network = call_factory(NETWORKS, value.factory, value.options)
+    return write_network(network, described, tmp_path_factory.mktemp("torch_model"))
+
+
+@pytest.fixture(scope="session")
+def onnx_model(torch_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The same network as an ONNX graph."""
+    from edgeopt.passes.export_onnx import ExportOnnx
+
+    return ExportOnnx()(torch_model, Context(folder=tmp_path_factory.mktemp("onnx_model"))).model

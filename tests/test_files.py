@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
 import os
+import signal
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,6 @@ import pytest
 
 from edgeopt import files
 from edgeopt.errors import EdgeoptError, MissingError, UsageError
-
-KILL = 9
 
 Act = Callable[[Path], object]
 
@@ -68,7 +67,9 @@ def every_state(act: Act, place: Path) -> tuple[dict[str, bytes], dict[str, byte
     return tree(place), tree(copied)
 
 
-def failures_of(act: Act, place: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[EdgeoptError | OSError]:
+def failures_of(
+    act: Act, place: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EdgeoptError | OSError]:
     """Run the act with a fault at its first write, then at its second and so on, until it runs without meeting one."""
     for allowed in itertools.count():
         writes = itertools.count()
@@ -117,40 +118,33 @@ def test_a_fault_that_is_a_bug_stays_one(place: Path, monkeypatch: pytest.Monkey
     assert [type(error) for error in failures_of(remove, place, errno.EBADF, monkeypatch)] == [OSError]
 
 
-KILLED = """
-    import os, signal, sys
-    from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    import test_files
-    from edgeopt import files
+def run_until_killed(act: Act, place: Path, allowed: int) -> bool:
+    """Run the act in a child that is killed before one write more than `allowed`; tells whether it came to that."""
+    child = os.fork()
+    if child == 0:
+        writes = itertools.count()
 
-    allowed = int(sys.argv[2])
+        def kill(operation: str, path: Path) -> None:
+            if next(writes) >= allowed:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    def kill(operation, path):
-        global allowed
-        allowed -= 1
-        if allowed < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    files.observe = kill
-    getattr(test_files, {act!r})(Path(sys.argv[1]))
-"""
+        files.observe = kill
+        act(place)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("act", ACTS)
 def test_a_kill_at_any_write_leaves_the_old_content_or_the_new(act: Act, place: Path) -> None:
     before, after = every_state(act, place)
-    code = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), act=act.__name__))
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    for allowed in itertools.count():
-        command = [sys.executable, "-c", code, place, str(allowed)]
-        killed = subprocess.run(command, env=environ, check=False).returncode == -KILL
+    kills = 0
+    while run_until_killed(act, place, kills):
+        kills += 1
         for folder in [place, *(path for path in place.rglob("*") if path.is_dir())]:
             files.sweep(folder)
-        assert tree(place) == (before if killed else after)
-        if not killed:
-            break
-    assert allowed >= 1
+        assert tree(place) == before
+    assert kills >= 1
+    assert tree(place) == after
 
 
 def test_a_written_file_has_its_content_and_the_usual_mode(tmp_path: Path) -> None:
@@ -190,7 +184,7 @@ def test_a_new_file_is_never_made_through_a_link_or_over_another(tmp_path: Path)
 
 
 def test_a_scratch_folder_is_gone_whatever_happens(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), files.scratch(tmp_path) as folder:
+    with contextlib.suppress(KeyError), files.scratch(tmp_path) as folder:
         (folder / "file").touch()
         raise KeyError
     assert list(tmp_path.iterdir()) == []
@@ -253,10 +247,12 @@ def test_a_lock_is_exclusive_and_free_after_its_block(tmp_path: Path) -> None:
 
 
 def test_shared_locks_go_together_and_keep_writers_out(tmp_path: Path) -> None:
-    lock = tmp_path / "lock"
-    with files.lock(lock, shared=True) as first, files.lock(lock, shared=True, wait=False) as second:
-        with files.lock(lock, wait=False) as writer:
-            assert (first, second, writer) == (True, True, False)
+    with (
+        files.lock(tmp_path / "lock", shared=True) as first,
+        files.lock(tmp_path / "lock", shared=True, wait=False) as second,
+        files.lock(tmp_path / "lock", wait=False) as writer,
+    ):
+        assert (first, second, writer) == (True, True, False)
 
 
 def test_a_lock_is_free_once_its_holder_is_killed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ To add one, write `backends/<name>.py` with a class of that name in CamelCase; t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from edgeopt import registry
 from edgeopt.context import Context
 from edgeopt.errors import BackendError, EdgeoptError
-from edgeopt.model import Artifact, Form, Model, QuantizationProfile
+from edgeopt.model import Artifact, Form, Model, QuantizationProfile, TensorSpec
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -34,7 +35,7 @@ class Session(ABC):
 
     def close(self) -> None:
         """Free what the session holds."""
-        return None
+        return
 
     def __enter__(self) -> Session:
         return self
@@ -97,6 +98,32 @@ def build_artifact(name: str, model: Model, context: Context) -> Artifact:
     except Exception as error:
         raise BackendError(f"`{name}` could not build: {type(error).__name__}: {error}") from error
     return artifact
+
+
+def check_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> dict[str, int]:
+    """The sizes of the symbolic axes, if `inputs` are what `specs` describe; sessions call it before they run.
+
+    Raises:
+        BackendError: a name, dtype or shape does not fit; says what was expected and what was given.
+    """
+    sizes: dict[str, int] = {}
+    if inputs.keys() != {spec.name for spec in specs}:
+        expected, given = (", ".join(f"`{name}`" for name in names) for names in ([s.name for s in specs], inputs))
+        raise BackendError(f"expected inputs {expected}, got {given or 'none'}")
+    for spec in specs:
+        array = inputs[spec.name]
+        fits = len(array.shape) == len(spec.shape) and all(
+            size == (axis if isinstance(axis, int) else sizes.setdefault(axis, size))
+            for axis, size in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != spec.dtype:
+            expected = f"{spec.dtype} {_shape(spec.shape)}"
+            raise BackendError(f"expected `{spec.name}` as {expected}, got {array.dtype} {_shape(array.shape)}")
+    return sizes
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
 
 
 def zeros(artifact: Artifact, batch: int) -> Arrays:

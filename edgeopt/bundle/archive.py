@@ -47,13 +47,13 @@ class _Entry:
     crc: int
 
     def local(self) -> bytes:
-        return _LOCAL.pack(b"PK\3\4", *self._common(), 0) + self.name.encode()
+        return _LOCAL.pack(b"PK\3\4", *self._shared(), 0) + self.name.encode()
 
     def central(self, offset: int) -> bytes:
         rest = (0, 0, 0, 0, _PLAIN_FILE, offset)
-        return _CENTRAL.pack(b"PK\1\2", _MADE_BY_UNIX, *self._common(), *rest) + self.name.encode()
+        return _CENTRAL.pack(b"PK\1\2", _MADE_BY_UNIX, *self._shared(), *rest) + self.name.encode()
 
-    def _common(self) -> tuple[int, ...]:
+    def _shared(self) -> tuple[int, ...]:
         size, length = self.size_bytes, len(self.name.encode())
         return _VERSION, 0, 0, 0, _FIRST_OF_1980, self.crc, size, size, length
 

@@ -1,13 +1,15 @@
 """The command line: each command is a thin skin over the library, found by the name of its file.
 
-A file `cli/<name>.py` holds one Click command or group called `command`. It is imported when it is asked for, and imports
-what is heavy inside its functions, so that help is there at once. `main` is the one place that turns an error into a
-message and an exit code.
+A file `cli/<name>.py` holds one Click command or group called `command`. It is imported when it is asked for, and
+imports what is heavy inside its functions, so that help is there at once. `main` is the one place that turns an error
+into a message and an exit code.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import pkgutil
 import signal
 import sys
@@ -17,7 +19,7 @@ from typing import NoReturn
 
 import click
 
-from edgeopt.errors import EdgeoptError, did_you_mean
+from edgeopt.errors import EdgeoptError, MissingError, UsageError, did_you_mean
 
 BUG = 70
 INTERRUPTED = 130
@@ -29,31 +31,44 @@ class Terminated(BaseException):
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are the files of this folder."""
+    """A group whose commands are the files of this folder that hold one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(module.name for module in pkgutil.iter_modules(__path__))
+        return [name for name in _module_names() if self.get_command(ctx, name) is not None]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in _module_names():
             return None
-        command: click.Command = importlib.import_module(f"edgeopt.cli.{cmd_name}").command
+        command: click.Command | None = getattr(importlib.import_module(f"edgeopt.cli.{cmd_name}"), "command", None)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            raise EdgeoptUsage(f"no such command `{args[0]}`", did_you_mean(args[0], self.list_commands(ctx)))
+            raise UsageError(f"no such command `{args[0]}`", did_you_mean(args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
 
-class EdgeoptUsage(EdgeoptError):
-    exit_code = 2
+def _module_names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        import importlib.metadata
+
+        try:
+            click.echo(f"edgeopt {importlib.metadata.version('edgeopt')}")
+        except importlib.metadata.PackageNotFoundError:
+            click.echo("edgeopt, run from its sources and not installed")
+        context.exit()
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="edgeopt", message="edgeopt %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def cli() -> None:
     """Make a trained CNN small and fast for an edge device, and prove it.
 
@@ -67,20 +82,28 @@ def main() -> NoReturn:
     """Run the command line and exit with the code that `errors.py` gives."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        sys.exit(cli(prog_name="edgeopt", standalone_mode=False) or 0)
+        code = cli(prog_name="edgeopt", standalone_mode=False) or 0
+        if sys.stdout is not None:  # it was closed by whoever started us
+            sys.stdout.flush()
+        sys.exit(code)
     except EdgeoptError as error:
         sys.exit(_tell(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(UsageError.exit_code)
     except click.ClickException as error:
-        text = error.format_message()
-        sys.exit(_tell(EdgeoptUsage(text[:1].lower() + text[1:].rstrip("."), _usage_hint(error))))
+        sys.exit(_tell(_as_usage_error(error)))
     except (KeyboardInterrupt, click.Abort):
         _stop("interrupted", INTERRUPTED)
     except Terminated:
         _stop("terminated", TERMINATED)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
+        _abandon_output()  # whoever read it has gone; there is nobody to tell
         sys.exit(INTERRUPTED)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _abandon_output()
+            sys.exit(_tell(MissingError("no space left on the disk", "free some space, then run again")))
         _tell_bug(error)
         sys.exit(BUG)
 
@@ -96,9 +119,18 @@ def _tell(error: EdgeoptError) -> int:
     return error.exit_code
 
 
-def _usage_hint(error: click.ClickException) -> str:
+def _as_usage_error(error: click.ClickException) -> UsageError:
+    """`No such option '--sett'. Did you mean '--set'?` in our form."""
+    text, _, advice = error.format_message().replace("'", "`").partition(" Did you mean ")
     context = getattr(error, "ctx", None)
-    return f"`{context.command_path} --help` shows how it is used" if context else ""
+    hint = f"`{context.command_path} --help` shows how it is used" if context else ""
+    return UsageError(text[:1].lower() + text[1:].rstrip("."), f"did you mean {advice}" if advice else hint)
+
+
+def _abandon_output() -> None:
+    """Let nothing more be written to stdout, not even by the interpreter as it ends."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _tell_bug(error: Exception) -> None:

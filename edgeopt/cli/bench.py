@@ -17,9 +17,9 @@ import click
 @click.option("--sets", type=click.IntRange(6, 200), default=10, show_default=True, help="Fresh sets of processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(first: Path, second: Path, backend: str, threads: int, batch: int, sets: int, as_json: bool) -> None:
-    """Time A and B in turns, in fresh processes, and tell how B compares with A.
+    """Time A and B side by side.
 
-    A and B are ONNX files or bundles.
+    They run in turns, in fresh processes. A and B are ONNX files or bundles.
 
     \b
     Example:

@@ -21,7 +21,14 @@ def command() -> None:
 @command.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 def verify(bundle: Path) -> None:
-    """Check that BUNDLE (a file or a folder) is, file for file, what its manifest says."""
+    """Check every file of BUNDLE against its manifest.
+
+    BUNDLE is a file or a folder.
+
+    \b
+    Example:
+      edgeopt bundle verify build/digits/x86/digits.edgeopt
+    """
     from edgeopt.bundle.verify import verify_bundle
 
     found = verify_bundle(bundle)
@@ -33,7 +40,12 @@ def verify(bundle: Path) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def show(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE is, what it needs and what was judged of it."""
+    """Show what BUNDLE is and what was judged of it.
+
+    \b
+    Example:
+      edgeopt bundle show build/digits/x86/digits.edgeopt
+    """
     from edgeopt.bundle.verify import verify_bundle
 
     manifest = verify_bundle(bundle).manifest
@@ -55,7 +67,14 @@ def show(bundle: Path, as_json: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path))
 def pack(folder: Path, file: Path) -> None:
-    """Pack the bundle in FOLDER into one FILE; the same bundle gives the same bytes."""
+    """Pack the bundle in FOLDER into one FILE.
+
+    The same bundle gives the same bytes.
+
+    \b
+    Example:
+      edgeopt bundle pack build/digits/x86/bundle digits.edgeopt
+    """
     from edgeopt.bundle.pack import pack_file
 
     bundle = pack_file(folder, file)

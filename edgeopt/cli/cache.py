@@ -21,7 +21,12 @@ def command() -> None:
 @command.command("ls")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_entries(as_json: bool) -> None:
-    """List the stored steps, newest first."""
+    """List the stored steps, newest first.
+
+    \b
+    Example:
+      edgeopt cache ls --json
+    """
     from edgeopt.store import Store, size_of
 
     found = [(entry, folder) for folder, entry in Store().entries() if entry is not None]
@@ -39,7 +44,14 @@ def list_entries(as_json: bool) -> None:
 @click.argument("step")
 @click.argument("recipe", type=click.Path())
 def why(step: str, recipe: str) -> None:
-    """Tell why STEP of RECIPE would run again: the part of its key that changed."""
+    """Tell why STEP of RECIPE would run again.
+
+    Names the parts of its key that changed.
+
+    \b
+    Example:
+      edgeopt cache why fine_tune recipes/digits.yaml
+    """
     from edgeopt.errors import UsageError, did_you_mean
     from edgeopt.plan import make_plan
     from edgeopt.recipe import load_recipe
@@ -62,7 +74,12 @@ def why(step: str, recipe: str) -> None:
 
 @command.command()
 def verify() -> None:
-    """Check the digest of every stored file."""
+    """Check the digest of every stored file.
+
+    \b
+    Example:
+      edgeopt cache verify
+    """
     from edgeopt.errors import TrustError
     from edgeopt.store import Store
 
@@ -76,7 +93,12 @@ def verify() -> None:
 @command.command()
 @click.option("--older-than", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Age in days.")
 def gc(older_than: float) -> None:
-    """Remove what is older than some days."""
+    """Remove what is older than some days.
+
+    \b
+    Example:
+      edgeopt cache gc --older-than 7
+    """
     from edgeopt.errors import UsageError
     from edgeopt.store import Store
 

@@ -35,8 +35,9 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Compile RECIPE: prune, quantize, build, measure, judge, choose, pack and report.
+    """Compile RECIPE into bundles, and judge them.
 
+    Prunes, quantizes, builds, measures, judges, chooses, packs and reports.
     Exits with 0 when every budget is met, 1 when one is missed and 3 when one could not be decided.
 
     \b

@@ -17,7 +17,9 @@ COMPILE = ("torch", "onnx", "onnxscript", "onnxslim", "torch-pruning", "safetens
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """Show what this machine can do, what is missing and how to get it.
+    """Show what this machine can do.
+
+    Names what is missing and how to get it, and wheels that exclude each other.
 
     \b
     Example:

@@ -12,17 +12,18 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the judged report as JSON.")
 @click.pass_context
 def command(context: click.Context, report: Path, as_json: bool) -> None:
-    """Judge REPORT (a report.json, or the folder that holds it) again from its own measurements.
+    """Judge REPORT again from its measurements.
 
-    Exits as `compile` would, and with 4 where the report contradicts itself.
+    REPORT is a report.json, or the folder that holds it. Exits as `compile` would, and with 4 where the report
+    contradicts itself.
 
     \b
     Example:
       edgeopt gate build/digits/report.json
     """
     from edgeopt.errors import TrustError
-    from edgeopt.report import console, load_report
-    from edgeopt.report.json import Json
+    from edgeopt.report import console
+    from edgeopt.report.json import Json, load_report
     from edgeopt.report.judging import judge_report
 
     stated = load_report(report)

@@ -27,4 +27,5 @@ def command(name: str | None, as_json: bool) -> None:
     for each, cls in found.items():
         click.echo(f"{each:18} {cls.accepts} → {cls.produces}   {(inspect.getdoc(cls) or '').splitlines()[0]}")
     for option, field in found[name].model_fields.items() if name else ():
-        click.echo(f"  {option:18} default {json.dumps(field.default, default=str)}: {field.description or ''}")
+        default = "required" if field.is_required() else f"default {json.dumps(field.get_default(), default=str)}"
+        click.echo(f"  {option:18} {default}: {field.description or ''}")

@@ -16,7 +16,9 @@ REASONS_SHOWN = 2
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(recipe: str, targets: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show what `compile` would run, what is stored and why the rest is not.
+    """Show what `compile` would run.
+
+    Tells what is stored, and why the rest is not.
 
     \b
     Example:
@@ -48,6 +50,6 @@ def _rows(plan: Any, store: Any) -> list[dict[str, Any]]:
         reasons = why(old[step.id], step.parts) if step.id in old else ["has not run yet"]
         more = f" and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
         said = ", ".join(reasons[:REASONS_SHOWN]) + more if reasons else "its result is not in the store"
-        row = {"id": step.id, "key": step.key, "needs": list(step.needs), "stored": stored, "why": "" if stored else said}
-        rows.append(row)
+        told = {"stored": stored, "why": "" if stored else said}
+        rows.append({"id": step.id, "key": step.key, "needs": list(step.needs), **told})
     return rows

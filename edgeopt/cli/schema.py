@@ -9,7 +9,9 @@ import click
 
 @click.command()
 def command() -> None:
-    """Print the JSON Schema of recipes, with every pass and backend that is installed.
+    """Print the JSON Schema of recipes.
+
+    It has every pass and backend that is installed, with its options; editors can use it.
 
     \b
     Example:

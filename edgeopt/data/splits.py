@@ -1,7 +1,7 @@
 """The splits of a recipe: which rows each one has, and that none of them overlap where they must not.
 
-Rows are chosen by content hash, so the choice depends on the images alone: not on their order, names or format, and a
-folder that is sorted by class gives every class its share.
+Rows are chosen by content hash, so the choice depends on the images alone, not on their order or names, and a folder
+that is sorted by class gives every class its share.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def _make_tuning(
         rows = range(len(digests["training"])) if training.rows is None else training.rows
         chosen_rows = set(rows)
         ranked = [row for row in _by_hash(digests["training"]) if row in chosen_rows]
-        cut = len(ranked) // TUNING_SHARE
+        cut, hashes = len(ranked) // TUNING_SHARE, digests["training"]
+        while cut and hashes[ranked[cut - 1]] == hashes[ranked[cut]]:
+            cut -= 1  # copies of one image stay together
         if not cut:
             return {}
         kept, held = tuple(sorted(ranked[cut:])), tuple(sorted(ranked[:cut]))

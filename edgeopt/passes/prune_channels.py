@@ -53,7 +53,8 @@ class PruneChannels(Pass):
         else:
             saliency = weigh_magnitude(network, self.importance)
         scores = [score_channels(network, group, saliency) for group in free]
-        choices = select_channels(free, scores, self.ratio, self.scope, self.round_to, self.min_channels)
+        rule = self.model_dump(include={"ratio", "scope", "round_to", "min_channels"})
+        choices = select_channels(free, scores, **rule)
         context.progress("checking the pruned network", 0.5)
         sound = keep_sound(network, choices, inputs)
         left_whole = {group.name: group.obstacle for group in groups if group.obstacle} | sound.left_whole

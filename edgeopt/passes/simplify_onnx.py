@@ -1,4 +1,4 @@
-"""Clean an ONNX graph: constants folded, what computes nothing removed, shapes inferred anew, and the outputs unchanged.
+"""Clean an ONNX graph: constants folded, what computes nothing removed, shapes inferred anew, outputs unchanged.
 
 onnxslim does the folding and the known rewrites. Around it stands what later passes rely on: no `Identity` before a
 convolution, no shapes left over from another pass, canonical bytes, and proof that the graph computes what it did.
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from edgeopt.context import Context
 from edgeopt.errors import PassError
-from edgeopt.model import Form, Model, OnnxValue, write_model
+from edgeopt.model import Facts, Form, Model, OnnxValue, write_model
 from edgeopt.passes import Pass, PassResult
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SimplifyOnnx(Pass):
         onnx_graph.save_graph(graph, path)
         simplified = model.model_copy(update={"value": OnnxValue(file=path.name), "folder": context.folder})
         before, after = len(given.graph.node), len(graph.graph.node)
-        facts = {
+        facts: Facts = {
             "summary": f"{before} → {after} nodes",
             "nodes_before": before,
             "nodes_after": after,

@@ -91,7 +91,7 @@ def count_channels(module: nn.Module, axis: str) -> int:
 
 
 class _Item:
-    """One entry of one of torch-pruning's groups, read out: `pairs` are (channel of the group, channel of the module)."""
+    """One entry of a group of torch-pruning, read out: `pairs` are (channel of the group, channel of the module)."""
 
     def __init__(self, graph: Any, names: dict[int, str], entry: Any) -> None:
         node = entry.dep.target
@@ -99,8 +99,9 @@ class _Item:
         self.is_structure = node.type in STRUCTURE
         makes = is_depthwise(node.module) or graph.is_out_channel_pruning_fn(entry.dep.handler)
         self.axis = "out" if makes else "in"
-        self.is_output = node.type == OPTYPE.OUTPUT or (makes and not node.outputs)
         self.pairs = list(zip(entry.root_idxs, entry.idxs, strict=True))
+        whole_output = node.type == OPTYPE.OUTPUT and node.module.shape[1:2] == [len(self.pairs)]
+        self.is_output = whole_output or (makes and not self.is_structure and not node.outputs)
 
     def member(self, size: int) -> Member:
         channels = defaultdict(list)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from edgeopt.data import Samples
 from edgeopt.errors import PassError
-from edgeopt.network import view_channels
+from edgeopt.network import name_outputs, view_channels
 from edgeopt.pruning.groups import Group, Member
 
 Magnitude = Literal["l1", "l2"]
@@ -39,21 +39,22 @@ def weigh_magnitude(network: nn.Module, kind: Magnitude) -> Saliency:
 def weigh_taylor(network: nn.Module, samples: Samples) -> Saliency:
     """Parameter name → |w · ∂L/∂w| summed over batches of labelled samples; L is the cross-entropy.
 
-    It is summed batch by batch because a trained network stands where the gradient over all samples is near zero. The samples
-    are spread evenly over the split, which may be sorted by class.
+    It is summed batch by batch because a trained network stands where the gradient over all samples is near zero. The
+    samples are spread evenly over the split, which may be sorted by class.
 
     Raises:
         PassError: the gradients are not finite.
     """
     network = copy.deepcopy(network).eval().requires_grad_(True)
-    saliency = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+    weights = dict(network.named_parameters())
+    saliency = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for batch in _spread(samples).batches(BATCH):
-        network.zero_grad()
         logits = network(*(torch.from_numpy(batch.inputs[name]) for name in samples.inputs))
-        functional.cross_entropy(logits, torch.from_numpy(batch.labels)).backward()
-        for name, parameter in network.named_parameters():
-            if parameter.grad is not None:
-                saliency[name] += (parameter.detach() * parameter.grad).abs()
+        loss = functional.cross_entropy(next(iter(name_outputs(logits).values())), torch.from_numpy(batch.labels))
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+            if gradient is not None:
+                saliency[name] += (weight.detach() * gradient).abs()
     if not all(bool(values.isfinite().all()) for values in saliency.values()):
         raise PassError("the gradients for `taylor` importance are not finite", "set `importance: l2`")
     return saliency

@@ -24,15 +24,19 @@ def make_edits(network: nn.Module, choices: Iterable[Choice]) -> tuple[Edit, ...
         for member in choice.group.members:
             gone[member.module, member.axis].update(channel for i in going for channel in member.channels[i])
     return tuple(
-        Edit(kind="keep_channels", module=module, arguments={"axis": axis, "channels": _others(network, module, axis, out)})
-        for (module, axis), out in gone.items()
-        if out
+        Edit(
+            kind="keep_channels",
+            module=module,
+            arguments={"axis": axis, "channels": _others(network, module, axis, channels)},
+        )
+        for (module, axis), channels in gone.items()
+        if channels
     )
 
 
 @torch.no_grad()
 def mask_channels(network: nn.Module, edits: Iterable[Edit]) -> None:
-    """Set to zero, in place, every weight that the edits would remove: those that make a channel and those that read it.
+    """Set every weight to zero, in place, that the edits would remove: those that make a channel, those that read it.
 
     With both gone the channel has no effect whatever happens to its zeros on the way, such as sigmoid(0) = 0.5.
     """

@@ -18,12 +18,18 @@ Scope = Literal["local", "global"]
 
 
 def select_channels(
-    groups: Sequence[Group], scores: Sequence[torch.Tensor], ratio: float, scope: Scope, round_to: int, min_channels: int
+    groups: Sequence[Group],
+    scores: Sequence[torch.Tensor],
+    *,
+    ratio: float,
+    scope: Scope,
+    round_to: int,
+    min_channels: int,
 ) -> list[Choice]:
     """The channels of each group that stay: its best, as many as `scope`, rounding and `min_channels` let it keep.
 
-    `local` takes the same ratio from each group; `global` ranks the channels of all groups together, so that a group may
-    lose nearly all or none. `scores` have shape (group.size,) each.
+    `local` takes the same ratio from each group; `global` ranks the channels of all groups together, so that a group
+    may lose nearly all or none. `scores` have shape (group.size,) each.
     """
     shares = [1 - ratio] * len(groups) if scope == "local" else share_globally(scores, ratio)
     return [
@@ -44,7 +50,7 @@ def share_globally(scores: Sequence[torch.Tensor], ratio: float) -> list[float]:
 def count_kept(group: Group, share: float, round_to: int, min_channels: int) -> int:
     """How many channels of a group stay when `share` of them should: rounded up, evenly over its blocks."""
     unit = math.lcm(round_to, group.blocks)
-    wanted = max(math.ceil(share * group.size - 1e-9), min_channels)  # less a little: 0.7 × 10 is just above 7
+    wanted = max(math.ceil(share * group.size - 1e-9), min_channels)  # an error in the last digit adds no channel
     return min(math.ceil(wanted / unit) * unit, group.size)
 
 

@@ -1,9 +1,9 @@
 """Which groups can be pruned soundly, found by running the result.
 
 A dependency graph can be wrong: it takes an operation that it does not know for an element-wise one, and does not see
-what a network computes with the shapes of its tensors. So nothing is believed: a pruned network must run, give outputs of
-the same shape, need fewer operations, and compute what the whole network computes with those channels masked. A group
-that fails is left whole.
+what a network computes with the shapes of its tensors. So nothing is believed: a pruned network must run, give outputs
+of the same shape, need fewer operations, and compute what the whole network computes with those channels masked. A
+group that fails is left whole.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Sound:
 def make_inputs(specs: Sequence[TensorSpec], batch: int, seed: int = 0) -> list[torch.Tensor]:
     """Random inputs in the order of `specs`: normal for floats, zeros and ones for integers."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randn(spec.with_batch(batch), generator=generator) for spec in specs]
-    dtypes = [getattr(torch, spec.dtype) for spec in specs]
-    return [
-        (values if dtype.is_floating_point else values > 0).to(dtype) for values, dtype in zip(drawn, dtypes, strict=True)
-    ]
+    inputs = []
+    for spec in specs:
+        values, dtype = torch.randn(spec.with_batch(batch), generator=generator), getattr(torch, spec.dtype)
+        inputs.append((values if dtype.is_floating_point else values > 0).to(dtype))
+    return inputs
 
 
 def keep_sound(network: nn.Module, choices: Sequence[Choice], inputs: Sequence[torch.Tensor]) -> Sound:

@@ -90,8 +90,8 @@ def activation_quantizer(values: Range, dtype: IntegerType, symmetric: bool) -> 
 def weight_quantizer(weight: Floats, dtype: IntegerType, bits: int, axis: int | None) -> Quantizer:
     """Symmetric scales, one per channel along `axis`, or one for all where it is None.
 
-    With 7 bits the integers stay within ±64: two products with uint8 then fit into int16. A channel of zeros, or nearly,
-    gets a scale within `SCALE_SPREAD` of the largest.
+    With 7 bits the integers stay within ±64, so that the sum of two products with uint8 fits into int16. A channel of
+    zeros, or nearly, gets a scale within `SCALE_SPREAD` of the largest.
     """
     others = None if axis is None else tuple(index for index in range(weight.ndim) if index != axis)
     largest = np.abs(weight).max(axis=others, initial=0.0).astype(np.float64)
@@ -111,7 +111,7 @@ def make_room_for_bias(weights: Quantizer, bias: Floats, activation_scale: float
 
 
 def bias_quantizer(weights: Quantizer, activation_scale: float, channels: int) -> Quantizer:
-    """How a bias (channels,) becomes int32: in steps of activation scale × weight scale, so that it adds to the products."""
+    """How a bias (channels,) becomes int32: in steps of activation scale × weight scale, those of the products."""
     scale = np.broadcast_to(weights.scale * np.float32(activation_scale), (channels,)).astype(np.float32)
     return Quantizer(np.maximum(scale, np.float32(_TINY)), np.zeros(channels, np.int32), axis=0)
 

@@ -1,4 +1,4 @@
-"""A float graph made ready for quantization: one place for each constant, no batch normalization that a weight can hold.
+"""A float graph made ready for quantization: constants are initializers, and normalization is in the weights.
 
 Graphs come from any exporter, or from `simplify_onnx`; what that has done already is found done here.
 """
@@ -10,7 +10,8 @@ import onnx
 from onnx import numpy_helper, version_converter
 
 from edgeopt.errors import PassError
-from edgeopt.quantization.wiring import Wiring, attribute
+from edgeopt.onnx_graph import inline_identities
+from edgeopt.quantization.wiring import Wiring, attribute, is_plain_gemm
 
 #: the first opset in which DequantizeLinear takes a scale per channel
 MINIMUM_OPSET = 13
@@ -20,7 +21,7 @@ QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", 
 
 def fold(graph: onnx.ModelProto) -> onnx.ModelProto:
     """A new graph that computes the same: nodes have unique names, constants are initializers, batch normalization
-    after a convolution is folded into it, and identities are gone.
+    after a convolution or Gemm is folded into it, and identities are gone.
 
     Raises:
         PassError: the graph is quantized already, or of an old opset that cannot be converted.
@@ -30,7 +31,7 @@ def fold(graph: onnx.ModelProto) -> onnx.ModelProto:
     folded.CopyFrom(_at_least_minimum_opset(graph))
     _name_nodes(folded.graph)
     _constants_to_initializers(folded.graph)
-    _remove_identities(folded.graph)
+    inline_identities(folded)
     _fold_batch_normalization(folded)
     remove_unused_initializers(folded.graph)
     del folded.graph.value_info[:]
@@ -89,46 +90,33 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     _replace(graph.node, kept)
 
 
-def _remove_identities(graph: onnx.GraphProto) -> None:
-    """Read the input of every Identity in its place, unless its output leaves the graph or a subgraph reads it."""
-    fixed = Wiring(onnx.helper.make_model(graph)).outputs
-    renamed: dict[str, str] = {}
-    kept = []
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = renamed.get(name, name)
-        if node.op_type == "Identity" and node.output[0] not in fixed:
-            renamed[node.output[0]] = node.input[0]
-        else:
-            kept.append(node)
-    _replace(graph.node, kept)
-
-
 def _fold_batch_normalization(graph: onnx.ModelProto) -> None:
     wiring = Wiring(graph)
     folded = set()
     for node in list(graph.graph.node):
-        reader = wiring.sole_reader(node.output[0]) if node.op_type == "Conv" else None
+        foldable = node.op_type == "Conv" or (node.op_type == "Gemm" and is_plain_gemm(node))
+        reader = wiring.sole_reader(node.output[0]) if foldable else None
         if reader is not None and reader.op_type == "BatchNormalization" and _fold_into(node, reader, graph, wiring):
             folded.add(reader.name)
     _replace(graph.graph.node, [node for node in graph.graph.node if node.name not in folded])
 
 
-def _fold_into(conv: onnx.NodeProto, norm: onnx.NodeProto, graph: onnx.ModelProto, wiring: Wiring) -> bool:
-    """Fold `norm` into `conv`, unless some of their parameters are no constants; whether it was done."""
-    names = [conv.input[1], *norm.input[1:5], *conv.input[2:3]]
+def _fold_into(node: onnx.NodeProto, norm: onnx.NodeProto, graph: onnx.ModelProto, wiring: Wiring) -> bool:
+    """Fold `norm` into `node`, unless some of their parameters are no constants; whether it was done."""
+    names = [node.input[1], *norm.input[1:5], *node.input[2:3]]
     arrays = [wiring.array(name) for name in names]
     if any(array is None for array in arrays) or attribute(norm, "training_mode", 0):
         return False
     weight, gain, shift, mean, variance, *bias = (np.asarray(array, np.float64) for array in arrays)
     factor = gain / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))
-    new_weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    outputs = 1 if node.op_type == "Gemm" and not attribute(node, "transB", 0) else 0
+    new_weight = weight * factor.reshape([-1 if axis == outputs else 1 for axis in range(weight.ndim)])
     new_bias = ((bias[0] if bias else 0.0) - mean) * factor + shift
-    added = {f"{conv.name}_folded_weight": new_weight, f"{conv.name}_folded_bias": new_bias}
+    added = {f"{node.name}_folded_weight": new_weight, f"{node.name}_folded_bias": new_bias}
     for name, array in added.items():
         graph.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
-    _replace(conv.input, [conv.input[0], *added])
-    conv.output[0] = norm.output[0]
+    _replace(node.input, [node.input[0], *added])
+    node.output[0] = norm.output[0]
     return True
 
 

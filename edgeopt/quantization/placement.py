@@ -1,9 +1,10 @@
 """Which tensors get a QDQ pair, and who reads it: decided by the graph and the profile of the target's backend.
 
 Weighted operators (those of the profile that have a constant weight) are always worth it. Operators that join or pool
-(Add, GlobalAveragePool …) compute in integers where all that they read is quantized and somebody needs integers of them;
-operators that only move values (Reshape, MaxPool …) pass the quantization on, so that their tensors share one scale.
-A fused activation is no operator of its own: the pair stands after it, never between. All else stays in float, and is named.
+(Add, GlobalAveragePool …) compute in integers where they read something quantized and somebody needs integers of them;
+what else they read is then quantized too, unless the profile wants one side of a sum only. Operators that just move
+values (Reshape, MaxPool …) pass the quantization on, so that their tensors share one scale. A fused activation is no
+operator of its own: the pair stands behind it, never before. All else stays in float, and is named.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from edgeopt.errors import PassError, did_you_mean
 from edgeopt.model import QuantizationProfile
-from edgeopt.quantization.wiring import Wiring, attribute
+from edgeopt.quantization.wiring import Wiring, attribute, is_plain_gemm
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Pair:
     Attributes:
         tensor: what it quantizes.
         root: the first tensor of those that share this scale; its own name where it shares none.
-        readers: the nodes that read the dequantized tensor; the others read it in float.
+        readers: the nodes that read the dequantized tensor; integer moves read its integers, the others its floats.
         leaves: whether it is the dequantized tensor that leaves the graph.
     """
 
@@ -37,7 +39,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Weighted:
-    """A node with a constant weight that computes in integers; `axis` is that of the weight's own scales, if it has some."""
+    """A node with a constant weight that computes in integers; along `axis`, if any, each channel has its own scale."""
 
     node: str
     activation: str
@@ -53,12 +55,14 @@ class Placement:
     Attributes:
         pairs: in the order of the graph.
         weighted: nodes whose weight and bias become integers.
+        integer_moves: nodes that move the integers of a pair, unread in between.
         integer_nodes: all that compute in integers.
         float_nodes: those that stay in float.
     """
 
     pairs: tuple[Pair, ...]
     weighted: tuple[Weighted, ...]
+    integer_moves: tuple[str, ...]
     integer_nodes: tuple[str, ...]
     float_nodes: tuple[str, ...]
 
@@ -75,15 +79,15 @@ def make_placement(
     known = {*wiring.nodes, *(node.op_type for node in wiring.nodes.values())}
     for name in keep_float:
         if name not in known:
-            raise PassError(f"`keep_float` names `{name}`, which is no node or operator of it", did_you_mean(name, known))
+            raise PassError(f"`keep_float` names `{name}`, no node or operator of the graph", did_you_mean(name, known))
     return _Placer(wiring, profile, frozenset(keep_float), per_channel).place()
 
 
 class _Placer:
     """The state of one placement.
 
-    `quantized`: tensors that have a pair. `closed`: those of them whose every reader sees the dequantized tensor, because
-    the node that makes them is to be fused with the pair.
+    `quantized`: tensors that have a pair. `closed`: those whose every reader sees the dequantized tensor, because the
+    node that makes them is to be fused with the pair.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class _Placer:
         return Placement(
             pairs=tuple(self._pair(tensor, roots) for tensor in order if tensor in self.quantized),
             weighted=tuple(self.weighted.values()),
+            integer_moves=tuple(filter(self._moves_integers, self.moves)),
             integer_nodes=tuple(name for name in self.wiring.nodes if name in integer),
             float_nodes=tuple(self._float_nodes()),
         )
@@ -116,8 +121,7 @@ class _Placer:
             if weighted is not None:
                 self.weighted[node.name] = weighted
                 self.quantized.add(weighted.activation)
-        for name, weighted in self.weighted.items():
-            node = self.wiring.nodes[name]
+        for node in map(self.wiring.nodes.__getitem__, self.weighted):
             if node.op_type not in self.profile.float_output_ops:
                 self._close(self._result(node))
 
@@ -126,14 +130,13 @@ class _Placer:
         for node in self._allowed({*self.profile.quantized_ops, *self.profile.passthrough_ops}):
             read = self._activations(node)
             reached = [tensor in self.quantized for tensor in read]
-            enough = all(reached) if self.profile.quantize_residual else any(reached)
-            if node.name in self.weighted or not read or not enough or not self.wiring.is_float(node.output[0]):
+            if node.name in self.weighted or not any(reached) or not self.wiring.is_float(node.output[0]):
                 continue
             if node.op_type in self.profile.passthrough_ops:
                 if all(reached) and _only_moves(node, self.wiring):
                     self.moves[node.name] = node
-                    self._close(*filter(None, node.output))
-            elif all(self.wiring.is_activation(name) for name in node.input):
+                    self._close(*self._moved(node))
+            elif read == list(node.input):
                 self.joins[node.name] = node
                 self._close(self._result(node))
 
@@ -141,12 +144,14 @@ class _Placer:
         """Leave in float the operators whose integers nobody reads, the last ones first."""
         for name in reversed([name for name in self.wiring.nodes if name in self.joins or name in self.moves]):
             node = self.wiring.nodes[name]
-            results = [self._result(node)] if name in self.joins else [*filter(None, node.output)]
+            results = [self._result(node)] if name in self.joins else self._moved(node)
             if not any(self._reads_integers(reader.name) for each in results for reader in self.wiring.readers[each]):
                 self.joins.pop(name, None)
                 self.moves.pop(name, None)
                 self.quantized.difference_update(results)
                 self.closed.difference_update(results)
+        if self.profile.quantize_residual:
+            self.quantized.update(tensor for node in self.joins.values() for tensor in self._activations(node))
 
     def _roots(self) -> dict[str, str]:
         """Tensor → the first of those that share its scale: what an operator that moves values reads and makes."""
@@ -156,7 +161,7 @@ class _Placer:
             return tensor if roots[tensor] == tensor else find(roots[tensor])
 
         for node in self.moves.values():
-            first, *others = [*self._activations(node), *filter(None, node.output)]
+            first, *others = [*self._activations(node), *self._moved(node)]
             for other in others:
                 if find(other) != find(first):
                     roots[find(other)] = find(first)
@@ -164,11 +169,13 @@ class _Placer:
 
     def _pair(self, tensor: str, roots: dict[str, str]) -> Pair:
         closed = tensor in self.closed
-        readers = [node.name for node in self.wiring.readers[tensor] if closed or self._reads_integers(node.name)]
-        return Pair(tensor, roots[tensor], tuple(readers), leaves=closed and tensor in self.wiring.outputs)
+        names = [node.name for node in self.wiring.readers[tensor] if closed or self._reads_integers(node.name)]
+        readers = tuple(name for name in names if not self._moves_integers(name))
+        return Pair(tensor, roots[tensor], readers, leaves=closed and tensor in self.wiring.outputs)
 
     def _float_nodes(self) -> Iterable[str]:
-        fused = {self._fused(self.wiring.nodes[name]) for name in (*self.weighted, *self.joins)}
+        integer = [self.wiring.nodes[name] for name in (*self.weighted, *self.joins)]
+        fused = {self._fused(node) for node in integer if self._result(node) in self.quantized}
         for node in self.wiring.nodes.values():
             floats = any(self.wiring.is_float(name) for name in node.output)
             if floats and not self._reads_integers(node.name) and node.name not in fused:
@@ -177,14 +184,23 @@ class _Placer:
     def _reads_integers(self, name: str) -> bool:
         return name in self.weighted or name in self.joins or name in self.moves
 
+    def _moves_integers(self, name: str) -> bool:
+        node = self.moves.get(name)
+        return node is not None and node.op_type in self.profile.integer_moves and len(self._activations(node)) == 1
+
     def _allowed(self, operators: Collection[str]) -> Iterable[onnx.NodeProto]:
         for node in self.wiring.nodes.values():
-            if node.op_type in operators and node.domain in ("", "ai.onnx"):
-                if node.name not in self.keep_float and node.op_type not in self.keep_float:
-                    yield node
+            if node.op_type in operators and node.domain in ("", "ai.onnx") and not self._kept_float(node):
+                yield node
+
+    def _kept_float(self, node: onnx.NodeProto) -> bool:
+        return node.name in self.keep_float or node.op_type in self.keep_float
 
     def _activations(self, node: onnx.NodeProto) -> list[str]:
         return [name for name in node.input if self.wiring.is_activation(name)]
+
+    def _moved(self, node: onnx.NodeProto) -> list[str]:
+        return [name for name in node.output if self.wiring.is_float(name)]
 
     def _close(self, *tensors: str) -> None:
         self.quantized.update(tensors)
@@ -193,9 +209,7 @@ class _Placer:
     def _fused(self, node: onnx.NodeProto) -> str:
         """The name of the activation that is folded into `node`, or the empty string."""
         reader = self.wiring.sole_reader(node.output[0])
-        if reader is None or reader.op_type not in self.profile.fused_activations:
-            return ""
-        if reader.name in self.keep_float or reader.op_type in self.keep_float:
+        if reader is None or reader.op_type not in self.profile.fused_activations or self._kept_float(reader):
             return ""
         bounds_known = all(name in self.wiring.constants for name in reader.input[1:] if name)
         return reader.name if bounds_known else ""
@@ -208,34 +222,28 @@ class _Placer:
 
     def _weighted(self, node: onnx.NodeProto) -> Weighted | None:
         """How a node with a weight is quantized, or None where its integers would not mean the same."""
-        activation, weight, bias, *_ = [*node.input, "", ""]
+        activation, weight, bias = (*node.input, "")[:3]
         array, bias_array = self.wiring.array(weight), self.wiring.array(bias)
         if array is None or not self.wiring.is_float(weight) or not self.wiring.is_activation(activation):
+            return None
+        if (node.op_type == "Gemm" and not is_plain_gemm(node)) or (node.op_type == "MatMul" and array.ndim != 2):
             return None
         axis = self.profile.weight_axes[node.op_type]
         if node.op_type == "Gemm" and attribute(node, "transB", 0):
             axis = 1 - axis
-        if node.op_type == "Gemm" and not _is_plain_gemm(node):
-            return None
-        if node.op_type == "MatMul" and array.ndim != 2:
-            return None
-        if bias and (bias_array is None or bias_array.size != bias_array.shape[-1]):
-            return None
         channels = array.shape[axis] * (attribute(node, "group", 1) if node.op_type == "ConvTranspose" else 1)
-        if bias_array is not None and bias_array.size != channels:
+        if bias and (bias_array is None or bias_array.shape not in ((channels,), (1, channels))):
             return None
         return Weighted(node.name, activation, weight, bias or None, axis if self.per_channel else None)
 
 
-def _is_plain_gemm(node: onnx.NodeProto) -> bool:
-    return attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(node, "transA", 0)
-
-
 def _only_moves(node: onnx.NodeProto, wiring: Wiring) -> bool:
-    """Whether the node makes no new values: a padding has to be with zeros, which every scale holds."""
+    """Whether the node makes no new values: padding is with zeros, which every scale holds; nothing overshoots."""
+    if node.op_type == "Resize":
+        return bool(attribute(node, "mode", b"nearest") != b"cubic")
     if node.op_type != "Pad" or attribute(node, "mode", b"constant") != b"constant":
         return True
     if len(node.input) < 3 or not node.input[2]:
         return True
     value = wiring.array(node.input[2])
-    return value is not None and not value.any()
+    return value is not None and not bool(np.any(value))

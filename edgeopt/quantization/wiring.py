@@ -68,6 +68,11 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
+def is_plain_gemm(node: onnx.NodeProto) -> bool:
+    """Whether a Gemm is x @ weight + bias with nothing else to it; the weight may be transposed."""
+    return attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(node, "transA", 0)
+
+
 def _captured(node: onnx.NodeProto) -> set[str]:
     """Names that the subgraphs of a control-flow node read, at any depth; those of their own tensors do no harm."""
     graphs = [inner for each in node.attribute for inner in ([each.g] if each.HasField("g") else each.graphs)]

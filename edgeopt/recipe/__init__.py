@@ -12,7 +12,8 @@ from edgeopt.model import canonical_json
 from edgeopt.recipe import check
 from edgeopt.recipe.budgets import Budgets
 from edgeopt.recipe.check import effective_budgets
-from edgeopt.recipe.document import Document, parse
+from edgeopt.recipe.describe import describe_errors
+from edgeopt.recipe.document import MAX_BYTES, Document, parse
 from edgeopt.recipe.sections import DataSection, ModelSection, PassStep, Recipe, SplitSection, Target, Variant
 
 __all__ = [
@@ -29,13 +30,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the recipe is not sound; the message has a line for each fault.
     """
     path = Path(path)
-    try:
-        text = path.read_bytes().decode("utf8")
-    except OSError as error:
-        what = f"cannot read the recipe `{path}`: {(error.strerror or '').lower()}"
-        raise UsageError(what, "give the path of a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}:1:1: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    text = _read(path)
     document = parse(text)
     for override in overrides:
         document.override(override)
@@ -47,6 +42,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)  # no more: by mistake it may be a network of gigabytes
+        if len(data) > MAX_BYTES:
+            raise RecipeError(f"{path}:1:1: larger than {MAX_BYTES // 1000} kB", "give the path of a YAML file")
+        return data.decode("utf8")
+    except OSError as error:
+        what = f"cannot read the recipe `{path}`: {(error.strerror or '').lower()}"
+        raise UsageError(what, "give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        what = f"{path}:1:1: not UTF-8 text: {error.reason} at byte {error.start}"
+        raise RecipeError(what, "a recipe is a YAML file, saved as UTF-8") from error
+
+
 def _validate(document: Document, path: Path, text: str) -> Recipe | None:
     if not isinstance(document.data, dict):
         if not document.faults:
@@ -55,13 +65,12 @@ def _validate(document: Document, path: Path, text: str) -> Recipe | None:
     data = {key: value for key, value in document.data.items() if key not in ("path", "text")}
     for key in document.data.keys() - data.keys():
         document.fault((key,), f"unknown key `{key}`", at_key=True)
-    check.check_names(document)
+    check.check_names(document, path.parent)
     try:
         recipe = Recipe.model_validate_json(canonical_json(data), strict=True, context={"folder": path.parent})
     except ValidationError as error:
-        check.describe_errors(document, error, (), Recipe)
+        describe_errors(document, error, (), Recipe)
         return None
     recipe = recipe.model_copy(update={"path": path, "text": text})
-    if not document.faults:
-        check.check_values(document, recipe)
+    check.check_values(document, recipe)
     return recipe

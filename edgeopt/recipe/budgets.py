@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,9 @@ class AccuracyBudget(Value):
 
     metric: Literal["top1"] = "top1"
     max_drop_pp: float | None = Field(default=None, ge=0, le=100, description="largest drop, in percentage points")
-    class_floor: dict[str, float] | None = Field(default=None, description="class → least accuracy, from 0 to 1")
+    class_floor: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        default=None, description="class → least accuracy, from 0 to 1"
+    )
     confidence: float = Confidence
 
 

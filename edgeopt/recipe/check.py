@@ -5,7 +5,8 @@ Works on the document, not on the finished value, so that these faults are told 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from edgeopt import registry
 from edgeopt.errors import UsageError, did_you_mean
 from edgeopt.model import canonical_json
 from edgeopt.recipe.budgets import Budgets
+from edgeopt.recipe.describe import describe_errors
 from edgeopt.recipe.document import Document, Location
-from edgeopt.recipe.sections import Recipe, Target
+from edgeopt.recipe.sections import Recipe, Target, resolve_path
+
+#: limits that are tightened by raising them
+FLOORS = ("confidence", "min_per_s", "class_floor")
 
 
-def check_names(document: Document) -> None:
-    """Passes, backends and data formats that do not exist, and options that they do not have."""
+def check_names(document: Document, folder: Path) -> None:
+    """Passes, backends, data formats and files that do not exist, and options that passes do not have."""
     for location in pass_locations(document):
         _check_pass(document, location)
     for index, target in enumerate(_list(document.find(("targets",)))):
@@ -29,6 +34,7 @@ def check_names(document: Document) -> None:
     data = document.find(("data",))
     if isinstance(data, dict):
         _known(document, "data", data.get("format", "npz"), ("data", "format"))
+    _check_files(document, folder)
 
 
 def pass_locations(document: Document) -> Iterator[Location]:
@@ -43,51 +49,29 @@ def pass_locations(document: Document) -> Iterator[Location]:
 
 
 def check_values(document: Document, recipe: Recipe) -> None:
-    """What only a recipe of sound shape can be asked: files that exist, forms that join, targets told apart."""
-    _check_files(document, recipe)
+    """What only a recipe of sound shape can be asked: forms that join, targets told apart, budgets that limit."""
     seen = set[str]()
+    _check_nulls(document, ("budgets",))
     for index, target in enumerate(recipe.targets):
         if target.name in seen:
             document.fault(("targets", index, "name"), f"two targets are called `{target.name}`")
         seen.add(target.name)
         if target.device is not None:
             document.fault(("targets", index, "device"), "measuring on a device is not built yet", "take `device` away")
-        _check_tightened(document, index, recipe.budgets, target.budgets)
+        _check_budgets(document, index, recipe, target)
         for variant in target.variants:
-            _check_forms(document, recipe, index, target, variant)
+            _check_forms(document, recipe, index, variant)
     _check_splits(document, recipe)
-    _check_class_floor(document, recipe)
 
 
 def effective_budgets(shared: Budgets, own: Budgets) -> Budgets:
     """The budgets of a target: its own limits laid over the shared ones."""
     merged = shared.model_dump(exclude_none=True)
     for name, limits in own.model_dump(exclude_unset=True, exclude_none=True).items():
-        merged[name] = merged.get(name, {}) | limits
+        base = merged.setdefault(name, {})
+        floors = base.get("class_floor", {}) | limits.get("class_floor", {})
+        merged[name] = base | limits | ({"class_floor": floors} if floors else {})
     return Budgets.model_validate(merged)
-
-
-def describe_errors(document: Document, error: ValidationError, root: Location, fields: type[BaseModel]) -> None:
-    """Record what pydantic found, in our words, at the place in the text."""
-    for problem in error.errors(include_url=False):
-        inner = problem["loc"]
-        location, last = (*root, *inner), str(inner[-1]) if inner else ""
-        if problem["type"] == "extra_forbidden":
-            advice = did_you_mean(last, _fields_at(fields, inner[:-1]))
-            document.fault(location, f"unknown key `{last}`", advice, at_key=True)
-        elif problem["type"] == "missing":
-            document.fault(location[:-1], f"missing key `{last}`")
-        else:
-            document.fault(location, _sentence(problem["msg"], location, problem["input"]))
-
-
-def _sentence(text: str, location: Location, found: object) -> str:
-    """`input should be …` → "`mean[0]` should be …, found …" """
-    words = [str(step) for step in location if isinstance(step, str)][-1:]
-    name = "".join([*words, *(f"[{step}]" for step in location[-1:] if isinstance(step, int))])
-    text = text.removeprefix("Value error, ").removeprefix("Input ")
-    text = f"`{name}` {text}" if name and text.startswith(("should", "must")) else text[:1].lower() + text[1:]
-    return f"{text}, found `{_yaml(found)}`" if isinstance(found, str | int | float | None) else text
 
 
 def _check_pass(document: Document, location: Location) -> None:
@@ -98,18 +82,15 @@ def _check_pass(document: Document, location: Location) -> None:
     found = _known(document, "passes", name, (*location, name), at_key=True)
     if found is None:
         return
-    if options is not None and not isinstance(options, dict):
-        document.fault((*location, name), f"the options of `{name}` should be a mapping, such as `{{}}`")
-        return
-    _validate(document, found, options or {}, (*location, name))
+    if options is None or isinstance(options, dict):  # else a fault of the shape
+        _check_options(document, found, options or {}, (*location, name))
 
 
-def _validate(document: Document, fields: type[BaseModel], data: Any, location: Location) -> Any:
+def _check_options(document: Document, fields: type[BaseModel], options: dict[str, Any], location: Location) -> None:
     try:
-        return fields.model_validate_json(canonical_json(data), strict=True)
+        fields.model_validate_json(canonical_json(options), strict=True)
     except ValidationError as error:
         describe_errors(document, error, location, fields)
-        return None
 
 
 def _known(document: Document, kind: str, name: Any, location: Location, *, at_key: bool = False) -> Any:
@@ -122,41 +103,61 @@ def _known(document: Document, kind: str, name: Any, location: Location, *, at_k
         return None
 
 
-def _check_files(document: Document, recipe: Recipe) -> None:
-    model, data = recipe.model, recipe.data
-    wanted: list[tuple[Location, Path | None]] = [
-        (("model", "weights"), model.weights),
-        (("model", "onnx"), model.onnx),
-        (("model", "factory"), recipe.folder / model.factory.partition(":")[0] if model.factory else None),
-    ]
-    for split in ("calibration", "validation", "training", "tuning"):
-        section = getattr(data, split)
-        if section is not None:
-            file, colon, _ = str(section.path).partition(".py:")  # `python` names a callable after its file
-            wanted.append((("data", split, "path"), Path(f"{file}.py") if colon else section.path))
-    for location, path in wanted:
-        if path is not None and not path.exists():
-            document.fault(location, f"there is no `{path}`", "paths are relative to the recipe")
+def _known_or_none(kind: str, name: str) -> Any:
+    """The class of that name; None for one that `check_names` has told of already."""
+    try:
+        return registry.resolve(kind, name)
+    except UsageError:
+        return None
 
 
-def _check_forms(document: Document, recipe: Recipe, index: int, target: Target, variant: str) -> None:
+def _check_files(document: Document, folder: Path) -> None:
+    splits = [("data", split, "path") for split in ("calibration", "validation", "training", "tuning")]
+    for location in [("model", "factory"), ("model", "weights"), ("model", "onnx"), *splits]:
+        text = document.find(location)
+        try:
+            path = resolve_path(text, folder) if isinstance(text, str) else None
+        except ValueError:
+            continue  # a fault of the shape
+        if path is None:
+            continue
+        file, colon, _ = str(path).partition(".py:")  # a callable is named after its file
+        path = Path(f"{file}.py") if colon else path
+        if not os.path.isfile(path) and not (location[0] == "data" and os.path.isdir(path)):
+            what = f"`{path}` is a folder, not a file" if os.path.isdir(path) else f"there is no `{path}`"
+            document.fault(location, what, "paths are relative to the recipe")
+
+
+def _check_forms(document: Document, recipe: Recipe, index: int, variant: str) -> None:
     """Follow the form of the model along the list of passes and into each backend."""
-    form = "onnx" if recipe.model.onnx else "torch"
-    where: Location = ("targets", index, "variants", variant)
-    for step in recipe.passes_of(target, variant):
-        found = registry.resolve("passes", step.name)
+    form, target = "onnx" if recipe.model.onnx else "torch", recipe.targets[index]
+    steps = recipe.passes_of(target, variant)
+    for step, where in zip(steps, _step_locations(recipe, index, variant), strict=True):
+        found = _known_or_none("passes", step.name)
+        if found is None:
+            return
         if found.accepts != form:
             why = "; an ONNX file can be neither pruned nor trained" if recipe.model.onnx else ""
-            what = f"`{step.name}` takes a {found.accepts} model, and here it is in {form} form{why}"
-            document.fault(where, what, "put `export_onnx: {}` before it" if form == "torch" else "")
+            what = f"`{step.name}` takes a model in {found.accepts} form, and here it is in {form} form{why}"
+            document.fault((*where, step.name), what, "put `export_onnx: {}` before it" if form == "torch" else "")
             return
         form = found.produces
     for position, name in enumerate(target.backends):
-        accepts = registry.resolve("backends", name).accepts
-        if accepts != form:
-            what = f"`{name}` takes a {accepts} model, and variant `{variant}` ends in {form} form"
-            advice = "add `export_onnx: {}` to its passes" if accepts == "onnx" else "take `export_onnx` out"
+        backend = _known_or_none("backends", name)
+        if backend is not None and backend.accepts != form:
+            what = f"`{name}` takes a model in {backend.accepts} form, and variant `{variant}` ends in {form} form"
+            advice = "add `export_onnx: {}` to its passes" if form == "torch" else "take `export_onnx` out"
             document.fault(("targets", index, "backends", position), what, advice)
+
+
+def _step_locations(recipe: Recipe, index: int, variant: str) -> list[Location]:
+    """Where each entry of `Recipe.passes_of` stands."""
+    target = recipe.targets[index]
+    chosen = target.variants[variant]
+    shared: Location = ("passes",) if target.passes is None else ("targets", index, "passes")
+    own: Location = ("targets", index, "variants", variant, *(["passes"] if chosen.replaces else []))
+    count = len(recipe.passes_of(target, variant)) - len(chosen.passes)
+    return [*((*shared, each) for each in range(count)), *((*own, each) for each in range(len(chosen.passes)))]
 
 
 def _check_splits(document: Document, recipe: Recipe) -> None:
@@ -165,50 +166,51 @@ def _check_splits(document: Document, recipe: Recipe) -> None:
     for target in recipe.targets:
         for variant in target.variants:
             for step in recipe.passes_of(target, variant):
-                reads: tuple[str, ...] = registry.resolve("passes", step.name).reads
+                reads: tuple[str, ...] = getattr(_known_or_none("passes", step.name), "reads", ())
                 needed |= {split: step.name for split in reads if split in ("calibration", "training")}
     for split, name in needed.items():
         if getattr(recipe.data, split) is None:
             document.fault(("data",), f"`{name}` needs `data.{split}`", "add its path; no data is ever made up")
 
 
-def _check_class_floor(document: Document, recipe: Recipe) -> None:
-    floors = recipe.budgets.accuracy.class_floor if recipe.budgets.accuracy else None
-    classes = recipe.data.classes or []
-    for name in floors or {}:
-        if name not in classes:
-            where = ("budgets", "accuracy", "class_floor", name)
-            document.fault(where, f"there is no class `{name}`", did_you_mean(name, classes), at_key=True)
+def _check_budgets(document: Document, index: int, recipe: Recipe, target: Target) -> None:
+    """The budgets of one target: its own may not loosen the shared ones, and together each must limit something."""
+    _check_nulls(document, ("targets", index, "budgets"))
+    own = target.budgets.model_dump(exclude_unset=True, exclude_none=True)
+    for name, limits in recipe.budgets.model_dump(exclude_none=True).items():
+        for limit, value in _numbers(own.get(name, {})).items():
+            base = _numbers(limits).get(limit)
+            if base is not None and (value < base if limit[0] in FLOORS else value > base):
+                what = f"a target may tighten a budget, not loosen it: {value:g} against {base:g}"
+                document.fault(("targets", index, "budgets", name, *limit), what)
+    for name, limits in effective_budgets(recipe.budgets, target.budgets).model_dump(exclude_none=True).items():
+        where: Location = ("targets", index, "budgets", name) if name in own else ("budgets", name)
+        if not limits.keys() - {"metric", "confidence"} and not document.has_fault(where):
+            document.fault(where, f"`{name}` sets no limit", "see `edgeopt schema`", at_key=True)
+        for each in limits.get("class_floor", {}).keys() - set(recipe.data.classes or []):
+            inner = (*where, "class_floor", each)
+            there = inner if document.has(inner) else ("budgets", name, "class_floor", each)
+            document.fault(there, f"there is no class `{each}`", did_you_mean(each, recipe.data.classes or []))
 
 
-def _check_tightened(document: Document, index: int, shared: Budgets, own: Budgets) -> None:
-    for name, limits in own.model_dump(exclude_unset=True, exclude_none=True).items():
-        base = (getattr(shared, name) or Budgets()).model_dump(exclude_none=True)
-        for limit, value in limits.items():
-            if not isinstance(value, float | int) or limit not in base:
-                continue
-            looser: Callable[[float, float], bool] = (
-                float.__lt__ if limit in ("confidence", "min_per_s") else float.__gt__
-            )
-            if looser(float(value), float(base[limit])):
-                where = ("targets", index, "budgets", name, limit)
-                what = f"a target may tighten a budget, not loosen it: {value:g} against {base[limit]:g}"
-                document.fault(where, what)
+def _check_nulls(document: Document, location: Location) -> None:
+    """A budget without a value is most likely one that was meant to be filled in."""
+    found = document.find(location)
+    if found is None and document.has(location):
+        document.fault(location, f"`{location[-1]}` has no value", at_key=True)
+    for key in found if isinstance(found, dict) else ():
+        _check_nulls(document, (*location, key))
 
 
-def _fields_at(fields: Any, location: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known at a location of the recipe, found by walking the types."""
-    for step in location:
-        inner = getattr(fields, "model_fields", {}).get(step)
-        fields = _model_in(inner.annotation) if inner is not None else fields
-    return list(getattr(fields, "model_fields", {}))
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = [_model_in(argument) for argument in getattr(annotation, "__args__", ())]
-    return next((model for model in found if model is not None), None)
+def _numbers(limits: dict[str, Any]) -> dict[Location, float]:
+    """The numbers of one budget by their location in it."""
+    flat: dict[Location, float] = {}
+    for name, value in limits.items():
+        inner = value.items() if isinstance(value, dict) else ()
+        flat |= {(name, key): number for key, number in inner}
+        if isinstance(value, int | float):
+            flat[(name,)] = value
+    return flat
 
 
 def _entries(document: Document, location: Location) -> Iterator[Location]:
@@ -218,11 +220,3 @@ def _entries(document: Document, location: Location) -> Iterator[Location]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, str):
-        return f'"{value}"'
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)

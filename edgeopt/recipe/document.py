@@ -1,11 +1,14 @@
 """YAML 1.2 text → plain data that remembers where everything stood.
 
-Stricter than YAML where YAML surprises: no duplicate keys, aliases, merge keys, tags, NaN or infinity, one document,
-at most 256 kB and 20 levels. Faults are gathered, not raised one by one.
+Stricter than YAML where YAML surprises: no duplicate keys, aliases, merge keys, tags, directives, NaN or infinity, one
+document, at most 256 kB and 20 levels. Faults are gathered, not raised one by one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +16,19 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 MAX_BYTES = 256_000
 MAX_DEPTH = 20
+MAX_INTEGER = 2**63
+MAX_SHOWN = 80
+
+#: `%YAML 1.1` would turn `no` into false and `010` into 8
+DIRECTIVE = re.compile(r"^%", re.MULTILINE)
+#: what an escape such as `"\e"` could smuggle into a terminal, a path or an XML file
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+QUOTE = 'put a path that has `${NAME}` in it between quotes, as in {path: "${NAME}/file"}'
+POSITION = re.compile(r"[0-9]{1,6}")
 
 Location = tuple[str | int, ...]
 
@@ -51,36 +64,60 @@ class Document:
             self.faults.append(Fault(f"{place[0]}:{place[1]}", what, advice, place))
 
     def has(self, location: Location) -> bool:
-        return location in self._values
+        """Whether something was written at a location."""
+        missing = object()
+        return self._walk(location, missing) is not missing
+
+    def has_fault(self, location: Location) -> bool:
+        """Whether a fault of the very value at a location is recorded."""
+        place = self._place(location, at_key=False)
+        where = place if isinstance(place, str) else f"{place[0]}:{place[1]}"
+        return any(fault.where == where for fault in self.faults)
 
     def find(self, location: Location) -> Any:
         """The data at a location, or None."""
-        found = self.data
-        for step in location:
-            try:
-                found = found[step]
-            except (KeyError, IndexError, TypeError):
-                return None
-        return found
+        return self._walk(location, None)
 
     def override(self, assignment: str) -> None:
         """Apply one `KEY=VALUE` of the command line; KEY is dotted, with numbers for list positions."""
         key, separator, text = assignment.partition("=")
-        origin = f"--set {assignment}"
-        if not separator or not key:
+        origin = f"--set {' '.join(assignment.split())[:MAX_SHOWN]}"
+        if not separator or not key or key.count(".") >= MAX_DEPTH:
             self.faults.append(Fault(origin, "not of the form KEY=VALUE", "for example `--set seed=3`"))
             return
         value = parse(text)
         self.faults += [Fault(origin, fault.what, fault.advice) for fault in value.faults]
-        *parents, last = (int(step) if step.isdigit() else step for step in key.split("."))
-        parent = self.data
-        for step in parents:
-            parent = _child(parent, step)
-        if not _assign(parent, last, value.data):
+        if self.data is None:
+            return  # there is no recipe to lay it over, which is a fault of its own
+        location, parent = self._descend(key.split("."), origin)
+        if not _holds(parent, location[-1]):
             self.faults.append(Fault(origin, f"there is no place `{key}` in the recipe"))
             return
-        self._forget((*parents, last))
-        self._keys[(*parents, last)] = self._values[(*parents, last)] = origin
+        parent[location[-1]] = value.data
+        self._forget(location)
+        self._keys[location] = self._values[location] = origin
+
+    def _descend(self, steps: list[str], origin: str) -> tuple[Location, Any]:
+        """The location that dotted steps name, and what holds its last step; mappings that are missing are made."""
+        parent, location = self.data, tuple[str | int, ...]()
+        for number, word in enumerate(steps):
+            step = int(word) if isinstance(parent, list) and POSITION.fullmatch(word) else word
+            location = (*location, step)
+            if number + 1 == len(steps):
+                break
+            if isinstance(parent, dict) and parent.get(str(step)) is None:
+                parent[str(step)] = {}
+                self._keys[location] = self._values[location] = origin
+            parent = parent[step] if _holds(parent, step) else None
+        return location, parent
+
+    def _walk(self, location: Location, otherwise: Any) -> Any:
+        found = self.data
+        for step in location:
+            if not _holds(found, step) or (isinstance(found, dict) and step not in found):
+                return otherwise
+            found = found[step]
+        return found
 
     def _forget(self, location: Location) -> None:
         for places in (self._keys, self._values):
@@ -98,22 +135,35 @@ class Document:
 def parse(text: str) -> Document:
     """Read one YAML document; whatever is wrong is in its `faults`."""
     document = Document()
-    if len(text.encode()) > MAX_BYTES:
+    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         document.faults.append(Fault("1:1", f"larger than {MAX_BYTES // 1000} kB"))
         return document
     try:
-        document.faults += _check_events(text)
+        document.faults += _check_directives(text)
+        if not document.faults:
+            document.faults += _check_events(text)
         if not document.faults:
             node = YAML(typ="safe", pure=True).compose(text)
             document.data = _Reader(document).read(node, ()) if node is not None else None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        document.faults.append(Fault(f"{line}:{column}", f"not valid YAML: {what}", order=(line, column)))
-    except (YAMLError, ValueError) as error:
-        document.faults.append(Fault("1:1", f"not valid YAML: {error}"))
+        what = f"not valid YAML: {' '.join(part for part in (error.context, error.problem) if part)}"
+        advice = QUOTE if "${" in "".join(text.split("\n")[line - 1 : line]) else ""
+        document.faults.append(Fault(f"{line}:{column}", what, advice, (line, column)))
+    except ReaderError as error:
+        line, column = _line_and_column(text, error.position)
+        what = f"the character U+{ord(text[error.position]):04X} is not allowed"
+        document.faults.append(Fault(f"{line}:{column}", what, order=(line, column)))
+    except YAMLError as error:
+        document.faults.append(Fault("1:1", f"not valid YAML: {' '.join(str(error).split())}"))
     return document
+
+
+def _check_directives(text: str) -> Iterator[Fault]:
+    for found in DIRECTIVE.finditer(text):
+        line, column = _line_and_column(text, found.start())
+        yield Fault(f"{line}:{column}", "directives are not allowed", "a recipe is YAML 1.2", (line, column))
 
 
 def _check_events(text: str) -> Iterator[Fault]:
@@ -127,6 +177,8 @@ def _check_events(text: str) -> Iterator[Fault]:
         if kind == "AliasEvent" or getattr(event, "anchor", None):
             what, advice = "anchors and aliases are not allowed", "write the value out"
             yield Fault(f"{line}:{column}", what, advice, (line, column))
+        if getattr(event, "tag", None):
+            yield Fault(f"{line}:{column}", f"the tag `{event.tag}` is not allowed", "take it out", (line, column))
         if documents > 1:
             yield Fault(f"{line}:{column}", "more than one YAML document", order=(line, column))
             return
@@ -146,17 +198,15 @@ class _Reader:
         if isinstance(node, MappingNode):
             return self._mapping(node, location)
         if isinstance(node, SequenceNode):
-            self._check_tag(node, location, "seq")
             return [self.read(item, (*location, index)) for index, item in enumerate(node.value)]
         assert isinstance(node, ScalarNode)
         return self._scalar(node, location)
 
     def _mapping(self, node: MappingNode, location: Location) -> dict[str, Any]:
-        self._check_tag(node, location, "map")
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line, column = _mark(key_node)
-            key = key_node.value if isinstance(key_node, ScalarNode) else None
+            key = self._printable(key_node.value, (line, column)) if isinstance(key_node, ScalarNode) else None
             if key is None or _short(key_node.tag) == "merge":
                 what = "merge keys are not allowed" if key is not None else "a key must be a plain word"
                 self._document.faults.append(Fault(f"{line}:{column}", what, order=(line, column)))
@@ -173,23 +223,24 @@ class _Reader:
             return None
         if kind == "bool":
             return text.lower() == "true"
-        if kind == "int":
-            return _integer(text)
-        if kind == "float":
-            return self._float(text, location)
-        if kind not in ("str", "timestamp"):
-            self._document.fault(location, f"the tag `{node.tag}` is not allowed")
-        return text
+        if kind in ("int", "float"):
+            return self._number(kind, text, location)
+        return self._printable(text, _mark(node))
 
-    def _float(self, text: str, location: Location) -> float | None:
-        if text.lower().lstrip("+-") in (".nan", ".inf"):
-            self._document.fault(location, f"`{text}` is not a finite number")
+    def _printable(self, text: str, place: tuple[int, int]) -> str:
+        if found := UNPRINTABLE.search(text):
+            what = f"the character U+{ord(found[0]):04X} is not allowed"
+            self._document.faults.append(Fault(f"{place[0]}:{place[1]}", what, order=place))
+        return UNPRINTABLE.sub("?", text)
+
+    def _number(self, kind: str, text: str, location: Location) -> int | float | None:
+        number: int | float | None = None
+        with contextlib.suppress(ValueError):
+            number = _integer(text) if kind == "int" else float(text.lower().replace("_", "").replace(".inf", "inf"))
+        if number is None or not (abs(number) < MAX_INTEGER if kind == "int" else math.isfinite(number)):
+            self._document.fault(location, f"`{text[:MAX_SHOWN]}` is not a finite number that fits into 64 bits")
             return None
-        return float(text.replace("_", ""))
-
-    def _check_tag(self, node: Node, location: Location, expected: str) -> None:
-        if _short(node.tag) != expected:
-            self._document.fault(location, f"the tag `{node.tag}` is not allowed")
+        return number
 
 
 def _integer(text: str) -> int:
@@ -208,19 +259,11 @@ def _mark(node: Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
-def _child(parent: Any, step: str | int) -> Any:
-    if isinstance(parent, dict):
-        return parent.setdefault(str(step), {})
-    if isinstance(parent, list) and isinstance(step, int) and step < len(parent):
-        return parent[step]
-    return None
+def _line_and_column(text: str, position: int) -> tuple[int, int]:
+    before = text[:position]
+    return before.count("\n") + 1, position - before.rfind("\n")
 
 
-def _assign(parent: Any, step: str | int, value: Any) -> bool:
-    if isinstance(parent, dict):
-        parent[str(step)] = value
-    elif isinstance(parent, list) and isinstance(step, int) and step < len(parent):
-        parent[step] = value
-    else:
-        return False
-    return True
+def _holds(parent: Any, step: str | int) -> bool:
+    """Whether `parent[step]` can be set: any key of a mapping, a position that a list has."""
+    return isinstance(parent, dict) or (isinstance(parent, list) and isinstance(step, int) and step < len(parent))

@@ -20,7 +20,8 @@ def make_schema() -> dict[str, Any]:
     target["backends"]["items"] = {"enum": list(registry.names("backends"))}
     target["variants"].pop("default", None)
     definitions["DataSection"]["properties"]["format"]["enum"] = list(registry.names("data"))
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edgeopt recipe", **_without(schema, "title")}
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, "title": "edgeopt recipe", **_without(schema, "title")}
 
 
 def _pass_entry(name: str, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -16,18 +16,35 @@ from edgeopt.recipe.budgets import Budgets
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-def _expand(text: Any, info: ValidationInfo) -> Any:
-    """Replace `${NAME}` from the environment, and make the path relative to the recipe's folder."""
-    if not isinstance(text, str):
-        raise ValueError("should be a path")
-    missing = [name for name in VARIABLE.findall(text) if name not in os.environ]
+def resolve_path(text: str, folder: Path) -> Path:
+    """The path with `${NAME}` replaced from the environment, relative to the recipe's folder.
+
+    Raises:
+        ValueError: it is empty, or a variable is not set.
+    """
+    missing = [name for name in VARIABLE.findall(text) if not os.environ.get(name)]
     if missing:
         raise ValueError(f"the environment variable `{missing[0]}` is not set")
-    folder = (info.context or {}).get("folder", Path())
+    if not text:
+        raise ValueError("should be a path")
     return Path(os.path.normpath(folder / VARIABLE.sub(lambda match: os.environ[match[1]], text)))
 
 
-RecipePath = Annotated[Path, PlainValidator(_expand, json_schema_input_type=str)]
+def _as_path(text: Any, info: ValidationInfo) -> Path:
+    if not isinstance(text, str):
+        raise ValueError("should be a path")
+    return resolve_path(text, (info.context or {}).get("folder", Path()))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
+    if twice is not None:
+        raise ValueError(f"should name each once, and `{twice}` is there twice")
+    return names
+
+
+RecipePath = Annotated[Path, PlainValidator(_as_path, json_schema_input_type=str)]
+Names = Annotated[list[str], AfterValidator(_distinct)]
 
 
 def _plain_name(name: str) -> str:
@@ -67,7 +84,7 @@ class ModelSection(Value):
     @model_validator(mode="after")
     def _one_source(self) -> ModelSection:
         if (self.factory is None) == (self.onnx is None):
-            raise ValueError("needs either `factory` or `onnx`")
+            raise ValueError("`model` needs `factory` or `onnx`, and not both")
         if self.factory is not None:
             if self.weights is None or not self.inputs:
                 raise ValueError("`factory` needs `weights` and `inputs` beside it")
@@ -89,7 +106,7 @@ class DataSection(Value):
     """The samples: one format for all splits."""
 
     format: str = Field(default="npz", description="npz, image_folder, python, or a third party's")
-    classes: list[str] | None = Field(default=None, min_length=2, description="names in the order of the labels")
+    classes: Names | None = Field(default=None, min_length=2, description="names in the order of the labels")
     preprocess: Preprocess = Field(default=Preprocess(), description="travels in the bundle; also runs on the device")
     calibration: SplitSection | None = None
     validation: SplitSection
@@ -109,6 +126,8 @@ class PassStep(Value):
         if not isinstance(entry, dict) or len(entry) != 1:
             raise ValueError("should be one pass with its options, such as `quantize_int8: {}`")
         ((name, options),) = entry.items()
+        if options is not None and not isinstance(options, dict):
+            raise ValueError(f"the options of `{name}` should be a mapping, such as `{{}}`")
         return {"name": name, "options": {} if options is None else options}
 
 
@@ -132,7 +151,7 @@ class Target(Value):
     """One thing to ship for."""
 
     name: Name
-    backends: list[str] = Field(min_length=1)
+    backends: Names = Field(min_length=1)
     variants: dict[Name, Variant] = Field(default={"default": Variant.model_validate([])}, min_length=1)
     passes: list[PassStep] | None = Field(default=None, description="in place of the shared ones")
     threads: int = Field(default=1, ge=1, le=1024)

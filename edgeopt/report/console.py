@@ -32,7 +32,7 @@ def show_step(step: StepResult) -> str:
     label = f"{step.name} [{step.scope}]" if step.scope else step.name
     time = "cached" if step.cached else f"{step.seconds:.1f} s"
     first = f"  {shorten(plain(label), LABEL):<{LABEL}} {time:>7}"
-    return _hang(f"{first}   ", tell_facts(step.facts)).rstrip()
+    return _hang(f"{first}   ", tell_facts(step.facts))
 
 
 def show_target(target: TargetResult) -> str:
@@ -83,7 +83,7 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
     ]
     # One space before each column at least; a second one while there is room, then names are cut.
     room = WIDTH - len(MARK) - sum(widths) - len(widths) - 2 - _widest(["verdict", *(row.verdict for row in rows)])
-    names = min(room, _widest(["candidate", *(row.name for row in rows)]))
+    names = min(max(8, room), _widest(["candidate", *(row.name for row in rows)]))
     wide = [width + (at < room - names) for at, width in enumerate(widths)]
 
     def line(mark: str, name: str, figures: Sequence[str], verdict: str = "") -> str:
@@ -119,10 +119,8 @@ def _sentences(candidate: CandidateResult) -> Iterator[str]:
 def _hang(prefix: str, text: str) -> str:
     """`text` after `prefix`, its further lines under its first."""
     indent = " " * len(prefix)
-    lines = textwrap.wrap(
-        plain(text), WIDTH, initial_indent=prefix, subsequent_indent=indent, break_on_hyphens=False
-    )
-    return "\n".join(lines) or prefix
+    lines = textwrap.wrap(plain(text), WIDTH, initial_indent=prefix, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines) or prefix.rstrip()
 
 
 def _join(start: str, parts: Sequence[str]) -> Iterator[str]:

@@ -72,7 +72,7 @@ def _add_verdict(case: ET.Element, verdict: Verdict) -> None:
 def _add_loser(case: ET.Element, candidate: CandidateResult, target: TargetResult) -> None:
     why = candidate.reason or candidate.error or candidate.verdict
     if target.winner is None and candidate.error is not None:
-        _add(case, "error", "not built", f"{candidate.error}\n{candidate.hint or ''}".strip())
+        _add(case, "error", "not built", candidate.error, candidate.hint or "")
     elif target.winner is None:
         _add(case, "failure", candidate.verdict, why)
     else:
@@ -83,8 +83,9 @@ def _case(suite: ET.Element, place: str, name: str) -> ET.Element:
     return ET.SubElement(suite, "testcase", _attributes(classname=place, name=name))
 
 
-def _add(case: ET.Element, tag: str, kind: str, sentence: str) -> None:
-    ET.SubElement(case, tag, _attributes(type=kind, message=sentence)).text = _clean(sentence)
+def _add(case: ET.Element, tag: str, kind: str, sentence: str, hint: str = "") -> None:
+    text = f"{sentence}\nhint: {hint}" if hint else sentence
+    ET.SubElement(case, tag, _attributes(type=kind, message=sentence)).text = _clean(text)
 
 
 def _count(suite: ET.Element) -> None:

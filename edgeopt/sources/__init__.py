@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from edgeopt import registry
 from edgeopt.model import Facts, Model, TensorSpec, Value
 
@@ -27,7 +29,7 @@ class SourceRequest(Value):
     key: str | None = None
     strip_prefix: str = ""
     onnx: Path | None = None
-    inputs: tuple[TensorSpec, ...] = ()
+    inputs: tuple[TensorSpec, ...] = Field(default=(), description="shapes without the batch axis, as in the recipe")
 
 
 class Source(ABC):

@@ -183,11 +183,12 @@ class Ratio:
 def ratio_interval(samples: LatencySamples, side: str, baseline: str, alpha: float) -> Ratio:
     """How `side` compares with `baseline` at confidence 1 - alpha.
 
-    d = ln median(side) - ln median(baseline) in each block, averaged over the blocks of a set; the ratio is
-    exp(median of d over sets), and its interval is that of the order statistics of d.
+    d = ln median(side) - ln median(baseline) in each block, then its median over the blocks of a set, since a burst
+    spoils a few blocks and a mean would keep it; the ratio is exp(median of d over sets), and its interval is that of
+    the order statistics of d.
     """
     medians = [np.median(samples.times_of(name), axis=2) for name in (side, baseline)]
-    log_ratios = np.mean(np.log(medians[0]) - np.log(medians[1]), axis=1)
+    log_ratios = np.median(np.log(medians[0]) - np.log(medians[1]), axis=1)
     sets = len(log_ratios)
     value = math.exp(float(np.median(log_ratios))) if sets else None
     note = _too_throttled(samples)
@@ -231,7 +232,8 @@ def measure_latency(
 
 def _percentile(samples: LatencySamples, side: str, metric: str, alpha: float, measure: Measure) -> Measurement:
     quantile = PERCENTILES[metric]
-    by_set = samples.times_of(side).reshape(samples.kept_sets, -1) / 1e6
+    times = samples.times_of(side)
+    by_set = times.reshape(len(times), math.prod(times.shape[1:])) / 1e6
     note = _too_throttled(samples)
     low, high = (None, None) if note else percentile_bounds(by_set, quantile, alpha)
     if high is None:
@@ -247,8 +249,8 @@ def percentile_bounds(
 ) -> tuple[float | None, float | None]:
     """One-sided bounds of a percentile of (sets, runs) times, each at confidence 1 - alpha; None: too few.
 
-    Two bounds are taken and the weaker one given. That of all runs holds for independent runs; but runs of one process
-    resemble one another, so that of the typical process, over the percentiles of sets, is asked too.
+    Two bounds are taken and the weaker one given: that of all runs, which holds where they are independent, and that
+    of the typical process, over the percentiles of sets, which holds where runs of one process resemble one another.
     """
     per_set = np.quantile(by_set, quantile, axis=1, method="weibull") if by_set.size else by_set
     lows = [statistics.percentile_lower_bound(by_set.ravel(), quantile, alpha)]

@@ -21,7 +21,8 @@ class Protocol:
 
     Attributes:
         looks: sets of workers at which a verdict is tried; all of them share the permitted error.
-        blocks: blocks in one set; in each, every side has its turn, in random order.
+        blocks: blocks in one set; in each, every side has its turn, in random order. Many short turns beat few long
+            ones: beside other jobs, 8 of 5 runs gave ratios that scattered by 5 %, 2 of 20 by 15 to 23 %.
         discard, iterations: untimed and timed runs of one turn.
         threads: of every side; where the machine has more cores, all sides are pinned to the same ones.
         seconds: what all looks together may take; a set that was begun is finished.
@@ -29,9 +30,9 @@ class Protocol:
     """
 
     looks: tuple[int, ...] = (10, 20, 40)
-    blocks: int = 2
+    blocks: int = 8
     discard: int = 2
-    iterations: int = 20
+    iterations: int = 5
     threads: int = 1
     seconds: float = 600.0
     seed: int = 0

@@ -23,11 +23,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgeopt import environment
 from edgeopt.errors import WorkerError
+
+CHILD = Path(__file__).with_name("child.py")
 
 LOG_LINES = 12
 LOG_TAIL_BYTES = 16_384
@@ -144,12 +147,12 @@ class Worker:
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
         memory = self._limits.memory_bytes or environment.memory_bytes()
-        # The child finds the modules that the parent finds, and no others: a file of the working folder that is named
-        # like a library must not shadow it.
+        # The child is run by path and not by `-m`: it finds the modules that the parent finds and no others, so a file
+        # of the working folder that is named like a library shadows nothing.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         environ = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"} | self._environ
         return subprocess.Popen(
-            [sys.executable, "-m", "edgeopt.workers.child", str(descriptor), str(os.getpid()), str(memory)],
+            [sys.executable, str(CHILD), str(descriptor), str(os.getpid()), str(memory)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,

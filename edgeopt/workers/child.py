@@ -38,6 +38,7 @@ def send_progress(text: str, fraction: float | None) -> None:
 
 
 def main() -> None:
+    """Serve one parent, whose process, pipe and memory limit the command line names, until it closes the pipe."""
     global _connection
     descriptor, parent, memory = (int(argument) for argument in sys.argv[1:])
     _die_with(parent)

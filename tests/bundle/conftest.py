@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from edgeopt import files
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.golden import Golden

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgeopt.bundle.golden import Golden, load_golden, pack_golden
 from edgeopt.errors import TrustError
 

@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.manifest import Manifest
 from edgeopt.errors import TrustError
 from edgeopt.model import canonical_json
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def changed(bundle: Bundle, **changes: Any) -> bytes:
@@ -42,8 +43,11 @@ def test_a_plain_extra_name_is_no_fault(extra: str, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../x", "model/../x", "/etc/passwd", "//x", "model//x", "model/", ".hidden", "model/.hidden", "./x"]
-    + ["a\\b", "c:x", "a b", "a\n", "ä", "a\x00b", "-rf", "x" * 101, "a/b/c/d/e/f/g", "manifest.json", "MANIFEST.json"],
+    [
+        *("", ".", "..", "../x", "model/../x", "./x", "/etc/passwd", "//x", "model//x", "model/", ".hidden"),
+        *("model/.x", "a\\b", "c:x", "a b", "a\n", "ä", "a\x00b", "-rf", "x" * 101, "a/b/c/d/e/f/g"),
+        *("manifest.json", "MANIFEST.json"),
+    ],
 )  # fmt: skip
 def test_a_name_that_could_lead_elsewhere_is_refused(name: str, bundle: Bundle) -> None:
     with pytest.raises(TrustError, match="the manifest is not sound"):

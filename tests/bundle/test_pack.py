@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.manifest import Manifest
 from edgeopt.bundle.pack import Contents, pack_bundle, pack_file

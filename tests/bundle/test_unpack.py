@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.archive import pack_members
 from edgeopt.bundle.unpack import unpack_bundle

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.verify import load_bundle, verify_bundle
 from edgeopt.errors import TrustError, UsageError

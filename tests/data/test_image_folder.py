@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from edgeopt.data.image_folder import ImageFolder, ImageFolderDataset, load_image
@@ -15,9 +17,9 @@ from edgeopt.errors import DataError
 RAMP = np.arange(12 * 10 * 3, dtype=np.uint16).reshape(12, 10, 3).astype(np.uint8)
 
 
-def save(path: Path, pixels: np.ndarray = RAMP, **options: object) -> Path:
+def save(path: Path, pixels: NDArray[Any] = RAMP) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
+    Image.fromarray(pixels).save(path)
     return path
 
 

@@ -34,17 +34,23 @@ def open_split(path: str | Path, classes: tuple[str, ...] | None = None) -> Pyth
 
 def fault(folder: Path, body: str, classes: tuple[str, ...] | None = None) -> DataError:
     path = write(folder, body)
-    with pytest.raises(DataError) as caught:
+
+    def read_all() -> None:
         split = open_split(f"{path}:validation", classes)
         list(split.read())
         split.labels()
+
+    with pytest.raises(DataError) as caught:
+        read_all()
     return caught.value
 
 
 def test_items_become_samples(tmp_path: Path) -> None:
     split = open_split(f"{write(tmp_path, SOUND)}:validation", ("even", "odd"))
     assert len(split) == 4
-    assert split.labels().tolist() == [0, 1, 0, 1]
+    labels = split.labels()
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 0, 1]
     assert [sample["image"].max() for sample in split.read([1, 3])] == [1, 3]
     assert list(next(split.read())) == ["image"]
     assert len(set(split.digests())) == 4

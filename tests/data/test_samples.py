@@ -31,7 +31,9 @@ def test_batches_are_preprocessed_in_order_and_the_last_may_be_smaller(samples: 
 def test_chosen_rows_keep_their_labels_and_indices(samples: Samples) -> None:
     chosen = Samples(samples.format, samples.path, samples.inputs, samples.preprocess, rows=(1, 4, 6))
     assert len(chosen) == 3
-    assert chosen.labels().tolist() == [1, 1, 0]
+    labels = chosen.labels()
+    assert labels is not None
+    assert labels.tolist() == [1, 1, 0]
     (batch,) = chosen.batches(8)
     assert np.array_equal(batch.inputs["image"], IMAGES[[1, 4, 6]] / 2)
     assert batch.indices.tolist() == [1, 4, 6]
@@ -49,7 +51,9 @@ def test_samples_of_different_sizes_are_named(tmp_path: Path) -> None:
     text = "def split():\n    return [({'image': [[[0] * n]]}, 0) for n in (2, 2, 3)]\n"
     (tmp_path / "own.py").write_text(text)
     samples = Samples("python", tmp_path / "own.py:split", ("image",), Preprocess())
-    with pytest.raises(DataError, match=r"item 2 of .* has shape \(1, 1, 3\) .* the one before it \(1, 1, 2\)") as caught:
+    with pytest.raises(
+        DataError, match=r"item 2 of .* has shape \(1, 1, 3\) .* the one before it \(1, 1, 2\)"
+    ) as caught:
         list(samples.batches(3))
     assert "`resize:`" in caught.value.hint
 

@@ -34,7 +34,8 @@ class ResidualNet(nn.Module):
 
     def __init__(self, width: int, channels: int, classes: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.stem = nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
         self.blocks = nn.Sequential(Block(width, width, 1), Block(width, 2 * width, 2))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.1)

@@ -1,8 +1,9 @@
-"""A report with everything in it: a winner, a slower and a larger loser, a missed budget, a crash, and a simulated one."""
+"""Reports with everything in them: a winner, a slower loser, a missed budget, a crash, a simulation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def measure(
     ratio_fp32: tuple[float, float, float] | None = None,
     simulated: bool = False,
 ) -> tuple[Measurement, ...]:
-    """The measurements of one side; triples are value, low, high, and ratios are as in the tables (4.0 times as fast)."""
+    """The measurements of one side; triples are value, low, high, ratios as in the tables (4.0 times as fast)."""
 
     def one(metric: str, unit: str, value: float, low: float | None, high: float | None, samples: int) -> Measurement:
         return Measurement(
@@ -70,7 +71,7 @@ def build(name: str, size_bytes: int) -> BuiltArtifact:
     return BuiltArtifact(files=(file,), requires={"onnxruntime": "1.31.1", "isa": name})
 
 
-def make_candidate(variant: str, backend: str = "onnxruntime_cpu", **fields: object) -> CandidateResult:
+def make_candidate(variant: str, backend: str = "onnxruntime_cpu", **fields: Any) -> CandidateResult:
     passes = ("prune_channels", "fine_tune", "export_onnx")
     return CandidateResult(id=f"{backend}/{variant}", backend=backend, variant=variant, passes=passes, **fields)
 
@@ -110,7 +111,7 @@ SIMULATED = make_candidate(
 )
 
 
-def make_target(*candidates: CandidateResult, name: str = "x86", **fields: object) -> TargetResult:
+def make_target(*candidates: CandidateResult, name: str = "x86", **fields: Any) -> TargetResult:
     """A judged target."""
     duels = (Duel(first=FP32.id, second=INT8.id, ratio=1.71, low=1.66, high=1.75),)
     target = TargetResult(
@@ -120,7 +121,7 @@ def make_target(*candidates: CandidateResult, name: str = "x86", **fields: objec
         machine=MACHINE,
         budgets=BUDGETS,
         original=SideResult(backend="torch_eager", measurements=measure((3.52, 3.61), 1_080_000, 98.7)),
-        floats={
+        float={
             "onnxruntime_cpu": SideResult(
                 backend="onnxruntime_cpu", measurements=measure((0.96, 0.99), 1_090_000, 98.7, ratio=(3.7, 3.6, 3.8))
             )

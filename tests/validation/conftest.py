@@ -11,27 +11,37 @@ import pytest
 
 from edgeopt import registry
 
+# Test files import `scripted_backend` by name, as the workers that they start do.
+sys.path.insert(0, str(Path(__file__).parent))
+
 ENTRY_POINTS = """[edgeopt.backends]
 scripted = scripted_backend:Scripted
 scripted_simulation = scripted_backend:ScriptedSimulation
 """
 
 
-@pytest.fixture(autouse=True)
-def scripted_backends(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    site = tmp_path_factory.mktemp("site")
-    metadata = site / "scripted-1.0.dist-info"
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    metadata = folder / "scripted-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
-    for path in (site, Path(__file__).parent):
-        monkeypatch.syspath_prepend(str(path))
+    return folder
+
+
+@pytest.fixture
+def scripted(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Makes `scripted` known as a backend, here and in workers."""
+    monkeypatch.syspath_prepend(str(site))
     _forget()
     yield
+    monkeypatch.undo()
     _forget()
 
 
 def _forget() -> None:
     importlib.invalidate_caches()
-    for cached in (registry._foreign, registry.names):
-        cached.cache_clear()
+    for value in vars(registry).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()

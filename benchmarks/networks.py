@@ -1,0 +1,52 @@
+"""Networks brought into ONNX form by edgeopt's own passes, for the benchmarks to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tables import ROOT
+
+from edgeopt import registry
+from edgeopt.context import Context
+from edgeopt.data import Samples
+from edgeopt.model import Model, TensorSpec
+from edgeopt.passes import run_pass
+from edgeopt.plan import source_request
+from edgeopt.recipe import load_recipe
+from edgeopt.sources import SourceRequest, load_source
+
+
+def export_digits(folder: Path, size: int) -> Model:
+    """The digits network for images of size × size pixels."""
+    request = SourceRequest(
+        root=ROOT / "recipes",
+        factory="digits/network.py:DigitsNet",
+        weights=ROOT / "recipes/digits/digits.safetensors",
+        inputs=(TensorSpec(name="image", shape=(1, size, size)),),
+    )
+    return export(request, folder)
+
+
+def export_recipe(path: Path, folder: Path) -> Model:
+    """The network of a recipe, unchanged."""
+    return export(source_request(load_recipe(path)), folder)
+
+
+def export(request: SourceRequest, folder: Path) -> Model:
+    model, _ = load_source("torch_factory", request, _fresh(folder / "load"))
+    for name in ("export_onnx", "simplify_onnx"):
+        model = run_pass(name, {}, model, Context(folder=_fresh(folder / name))).model
+    return model
+
+
+def quantize(model: Model, samples: Samples, folder: Path) -> Model:
+    """The model after `quantize_int8` for ONNX Runtime on this machine."""
+    profile = registry.resolve("backends", "onnxruntime_cpu")().profile()
+    context = Context(folder=_fresh(folder / "quantize_int8"), calibration=samples, profile=profile)
+    return run_pass("quantize_int8", {}, model, context).model
+
+
+def _fresh(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+

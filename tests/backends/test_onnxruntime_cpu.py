@@ -1,0 +1,137 @@
+"""What only ONNX Runtime promises: profiles by instruction set, one file, and named refusals."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from edgeopt import environment, onnx_graph
+from edgeopt.backends import zeros
+from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
+from edgeopt.context import Context
+from edgeopt.errors import BackendError, MissingError
+from edgeopt.model import ActivationRange, Artifact, Model
+
+
+def build(model: Model, folder: Path) -> Artifact:
+    return OnnxruntimeCpu().build(model, Context(folder=folder, target="here"), folder)
+
+
+def set_machine(patch: pytest.MonkeyPatch, machine: str, *isa: str) -> None:
+    patch.setattr("platform.machine", lambda: machine)
+    patch.setattr(environment, "cpu", lambda: ("a CPU", isa))
+
+
+@pytest.mark.parametrize(
+    ("machine", "isa", "name", "activations", "bits"),
+    [
+        ("x86_64", ("avx2",), "onnxruntime_cpu/x86", "uint8", 7),
+        ("x86_64", ("avx2", "avx512f"), "onnxruntime_cpu/x86", "uint8", 7),
+        ("x86_64", ("avx2", "avx512_vnni"), "onnxruntime_cpu/x86_vnni", "uint8", 8),
+        ("x86_64", ("avx2", "avx_vnni"), "onnxruntime_cpu/x86_vnni", "uint8", 8),
+        ("aarch64", ("asimd", "asimddp"), "onnxruntime_cpu/arm64", "int8", 8),
+        ("aarch64", ("asimd",), "onnxruntime_cpu/arm64", "int8", 8),
+        ("riscv64", (), "onnxruntime_cpu/x86", "uint8", 7),
+    ],
+)
+def test_the_profile_follows_the_instruction_set(
+    monkeypatch: pytest.MonkeyPatch, machine: str, isa: tuple[str, ...], name: str, activations: str, bits: int
+) -> None:
+    set_machine(monkeypatch, machine, *isa)
+    profile = OnnxruntimeCpu().profile()
+    assert (profile.name, profile.activation_dtype, profile.weight_bits) == (name, activations, bits)
+    assert profile.weight_dtype == "int8"
+    assert profile.activation_symmetric == (activations == "int8")
+
+
+def test_weights_that_need_vnni_say_so(onnx_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"image": ActivationRange(scale=(0.1,), zero_point=(0,))}
+    quantized = onnx_model.model_copy(update={"ranges": known})
+    found = {}
+    for isa in ("avx2", "avx512_vnni"):
+        set_machine(monkeypatch, "x86_64", isa)
+        for name, model in (("float", onnx_model), ("int8", quantized)):
+            found[isa, name] = build(model, tmp_path / isa / name).requires["isa"]
+    assert found == {
+        ("avx2", "float"): "x86_64",
+        ("avx2", "int8"): "x86_64",
+        ("avx512_vnni", "float"): "x86_64",
+        ("avx512_vnni", "int8"): "x86_64 vnni",
+    }
+
+
+def test_an_artifact_is_the_graph_as_it_is(onnx_model: Model, tmp_path: Path) -> None:
+    artifact = build(onnx_model, tmp_path)
+    assert [file.path for file in artifact.files] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_bytes() == onnx_model.path.read_bytes()
+    assert artifact.requires["onnxruntime"] == environment.library_version("onnxruntime")
+
+
+def test_one_artifact_runs_any_batch(onnx_model: Model, tmp_path: Path) -> None:
+    artifact = build(onnx_model, tmp_path)
+    with OnnxruntimeCpu().open(artifact) as session:
+        assert [session.run(zeros(artifact, batch))["output"].shape for batch in (1, 7)] == [(1, 4), (7, 4)]
+
+
+def test_an_operator_that_the_runtime_lacks_is_named(onnx_model: Model, tmp_path: Path) -> None:
+    graph = onnx_graph.load_graph(onnx_model.path)
+    graph.graph.node[-1].op_type = "Frobnicate"
+    onnx_graph.save_graph(graph, tmp_path / "odd" / "model.onnx")
+    artifact = build(onnx_model.at(tmp_path / "odd", tmp_path), tmp_path / "built")
+    with pytest.raises(BackendError, match="Frobnicate"):
+        OnnxruntimeCpu().open(artifact)
+
+
+def test_a_torn_file_is_a_named_failure(onnx_model: Model, tmp_path: Path) -> None:
+    artifact = build(onnx_model, tmp_path)
+    (tmp_path / "model.onnx").write_bytes(onnx_model.path.read_bytes()[:1000])
+    with pytest.raises(BackendError, match=r"cannot run .*model\.onnx") as caught:
+        OnnxruntimeCpu().open(artifact)
+    assert "\n" not in caught.value.message
+
+
+def test_a_failure_inside_a_run_is_a_backend_error(tmp_path: Path) -> None:
+    """The graph promises 4 columns whatever it gets, so that only the runtime can find that 3 do not go into them."""
+    nodes = [
+        helper.make_node("Constant", [], ["shape"], value_ints=[-1, 4]),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    sizes = {"x": ["n", 3], "y": ["m", 4]}
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, size) for name, size in sizes.items()]
+    opset = [helper.make_opsetid("", 18)]
+    graph = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]), opset_imports=opset, ir_version=8)
+    onnx_graph.save_graph(graph, tmp_path / "model.onnx")
+    specs = onnx_graph.input_specs(graph), onnx_graph.output_specs(graph)
+    value = {"form": "onnx"}
+    model = Model.model_validate({"value": value, "inputs": specs[0], "outputs": specs[1]}).at(tmp_path, tmp_path)
+    with OnnxruntimeCpu().open(build(model, tmp_path / "built")) as session:
+        assert session.run({"x": np.zeros((4, 3), np.float32)})["y"].shape == (3, 4)
+        with pytest.raises(BackendError, match="ONNX Runtime failed"):
+            session.run({"x": np.zeros((1, 3), np.float32)})
+
+
+def test_outputs_that_are_not_finite_are_given_back(tmp_path: Path, onnx_model: Model) -> None:
+    """A network that yields NaN is a loser in the race, not a crash: whoever measures has to see it."""
+    artifact = build(onnx_model, tmp_path)
+    with OnnxruntimeCpu().open(artifact) as session:
+        assert np.isnan(session.run({"image": np.full((1, 1, 16, 16), np.nan, np.float32)})["output"]).all()
+
+
+def test_a_closed_session_says_so(onnx_model: Model, tmp_path: Path) -> None:
+    artifact = build(onnx_model, tmp_path)
+    session = OnnxruntimeCpu().open(artifact)
+    session.close()
+    with pytest.raises(BackendError, match="closed"):
+        session.run(zeros(artifact, 1))
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingError) as caught:
+        OnnxruntimeCpu().available()
+    assert "edgeopt[cpu]" in caught.value.hint

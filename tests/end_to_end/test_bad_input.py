@@ -1,0 +1,181 @@
+"""What users get wrong: one `error:` line and a hint, the right exit code, no traceback, and nothing left behind."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.conftest import Job, Ran, write_network
+
+NETWORK = """\
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, 2, 1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.conv(x).relu().mean((2, 3)))
+"""
+
+TORCH = "  factory: network.py:Net\n  weights: weights.pt\n  inputs: {image: {shape: [1, 32, 32]}}"
+
+
+def refused(ran: Ran, code: int, *words: str) -> None:
+    """The one way in which everything is refused."""
+    assert ran.code == code, ran.out + ran.err
+    assert "Traceback" not in ran.err
+    assert "error: " in ran.err and "\nhint: " in ran.err, ran.err
+    said = " ".join(ran.err.split())
+    for word in words:
+        assert word in said, ran.err
+
+
+def nothing_left(job: Job) -> None:
+    assert not job.out.exists()
+    assert not [path for path in job.folder.rglob(".tmp-*")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("targets:", "tragets:", ["unknown key `tragets`", "did you mean `targets`?", "recipe.yaml:"]),
+        ("quantize_int8: {}", "quantise_int8: {}", ["unknown pass `quantise_int8`", "did you mean `quantize_int8`?"]),
+        ("[onnxruntime_cpu]", "[onnxruntime_gpu]", ["unknown backend `onnxruntime_gpu`", "`onnxruntime_cpu`"]),
+        ("max_drop_pp: 5.0", "max_drop_pp: .nan", ["not a finite number"]),
+        ("name: small", "name: small\nname: other", ["duplicate key `name`", "recipe.yaml:3:1"]),
+        ("validation.npz", "validatoin.npz", ["there is no", "validatoin.npz"]),
+        ("passes: []", "passes: [prune_channels: {ratio: 0.5}]", ["can be neither pruned nor trained"]),
+        ("calibration: {path: calibration.npz}", "", ["`quantize_int8` needs `data.calibration`"]),
+    ],
+)
+def test_a_wrong_recipe_is_refused_before_anything_is_done(job: Job, old: str, new: str, words: list[str]) -> None:
+    if old.startswith("  calibration") or new == "":
+        job.edit("  calibration: {path: calibration.npz}\n", "")
+    else:
+        job.edit(old, new)
+    refused(job.compile(), 2, *words)
+    nothing_left(job)
+    assert not (job.folder / "store").exists()
+
+
+def test_calibration_images_that_are_also_in_validation_are_refused(job: Job) -> None:
+    with np.load(job.folder / "validation.npz") as validation, np.load(job.folder / "calibration.npz") as calibration:
+        images = np.concatenate([calibration["image"], validation["image"][7:8]])
+        np.savez(job.folder / "both.npz", image=images, labels=np.zeros(len(images), np.int64))
+    job.edit("path: calibration.npz", "path: both.npz")
+    refused(job.compile(), 2, "1 calibration samples are also in validation")
+    nothing_left(job)
+
+
+def test_labels_out_of_range_are_refused_with_their_row(job: Job) -> None:
+    with np.load(job.folder / "validation.npz") as validation:
+        labels = validation["labels"].copy()
+        labels[5] = 9
+        np.savez(job.folder / "validation.npz", image=validation["image"], labels=labels)
+    refused(job.compile(), 2, "9", "5")
+    nothing_left(job)
+
+
+def test_an_onnx_file_that_does_not_parse_is_refused(job: Job) -> None:
+    (job.folder / "model.onnx").write_bytes(b"\x08\x07not a graph at all" * 30)
+    refused(job.compile(), 2, "model.onnx")
+    nothing_left(job)
+
+
+def test_an_original_that_yields_nan_exits_with_5(job: Job) -> None:
+    write_network(job.folder / "model.onnx", scale=float("nan"))
+    refused(job.compile(), 5, "the original itself yields NaN")
+    nothing_left(job)
+
+
+def test_an_unexpected_accuracy_of_the_original_is_refused(job: Job) -> None:
+    job.edit("onnx: model.onnx", "onnx: model.onnx\n  expect: {top1: 62.5}")
+    refused(job.compile(), 2, "100.00 %", "62.5 %")
+
+
+def write_weights(job: Job) -> Path:
+    torch = pytest.importorskip("torch")
+    (job.folder / "network.py").write_text(NETWORK)
+    network = torch.nn.Module()
+    network.conv, network.head = torch.nn.Conv2d(1, 8, 3, 2, 1), torch.nn.Linear(8, 4)
+    torch.save(network.state_dict(), job.folder / "weights.pt")
+    job.edit("  onnx: model.onnx", TORCH)
+    job.edit("passes: []", "passes: [export_onnx: {}]")
+    return job.folder / "weights.pt"
+
+
+def test_a_checkpoint_whose_tensors_do_not_fit_is_refused_by_name(job: Job) -> None:
+    write_weights(job)
+    network = job.folder / "network.py"
+    network.write_text(NETWORK.replace("nn.Linear(8, 4)", "nn.Linear(8, 5)").replace("self.conv =", "self.stem ="))
+    refused(job.compile(), 2, "stem.weight", "conv.weight", "head.weight")
+    nothing_left(job)
+
+
+def test_a_pickle_with_code_is_refused_and_never_run(job: Job) -> None:
+    path = write_weights(job)
+    canary = job.folder / "canary"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            import os
+
+            return os.system, (f"touch {canary}",)
+
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, pickle.dumps({"conv.weight": Bomb()}, 2) if name.endswith("data.pkl") else data)
+    refused(job.compile(), 4)
+    assert not canary.exists()
+    nothing_left(job)
+
+
+def test_a_factory_that_raises_is_named_with_its_line(job: Job) -> None:
+    write_weights(job)
+    (job.folder / "network.py").write_text(NETWORK.replace("super().__init__()", "super().__init__(); 1 / 0"))
+    refused(job.compile(), 2, "ZeroDivisionError", "line 6")
+
+
+def test_a_candidate_that_crashes_is_a_reported_loser(job: Job) -> None:
+    write_plugin(job, "    os.kill(os.getpid(), signal.SIGSEGV)")
+    job.edit("[onnxruntime_cpu]", "[onnxruntime_cpu, broken]")
+    job.edit("      int8: [quantize_int8: {}]\n", "")
+    ran = job.compile()
+    assert ran.code == 0, ran.out + ran.err
+    assert "crashed with SIGSEGV" in " ".join((ran.out + ran.err).split())
+    assert "Traceback" not in ran.err
+
+
+def test_where_no_candidate_can_be_built_the_exit_code_is_5(job: Job) -> None:
+    write_plugin(job, '    raise MissingError("`libbroken` is not installed", "pip install libbroken")')
+    job.edit("[onnxruntime_cpu]", "[broken]")
+    job.edit("      int8: [quantize_int8: {}]\n", "")
+    refused(job.compile(), 5, "`libbroken` is not installed", "pip install libbroken")
+    nothing_left(job)
+
+
+def write_plugin(job: Job, body: str) -> None:
+    """A third party's backend, found by its entry point, whose build ends as `body` says."""
+    plugin = job.folder / "plugin"
+    metadata = plugin / "broken_backend-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-backend\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[edgeopt.backends]\nbroken = broken_backend:Broken\n")
+    (plugin / "broken_backend.py").write_text(
+        "import os, signal\n"
+        "from edgeopt.errors import MissingError\n"
+        "from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu\n"
+        "class Broken(OnnxruntimeCpu):\n"
+        "  def build(self, model, context, folder):\n"
+        f"{body}\n"
+    )

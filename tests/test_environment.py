@@ -1,0 +1,111 @@
+"""The fingerprint names the machine, the same each time, in plain data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from edgeopt import environment
+
+X86 = """processor\t: 0
+model name\t: Intel(R) Xeon(R) Gold 6354 CPU @ 3.00GHz
+flags\t\t: fpu sse2 avx2 avx512f avx512_vnni
+
+processor\t: 1
+model name\t: Intel(R) Xeon(R) Gold 6354 CPU @ 3.00GHz
+flags\t\t: fpu sse2 avx2 avx512f avx512_vnni
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n\nHardware\t: Qualcomm SM8550\n"
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Files of another machine, in place of those that the kernel shows here."""
+    shown: dict[str, str] = {}
+    monkeypatch.setattr(environment, "_read", lambda path: shown.get(path, ""))
+    environment.cpu.cache_clear()
+    yield shown
+    environment.cpu.cache_clear()
+
+
+def test_the_fingerprint_is_plain_data_and_the_same_in_another_process() -> None:
+    code = "from edgeopt import environment; import sys; sys.stdout.write(environment.fingerprint_digest())"
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "5"}
+    other = subprocess.run([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True, check=True)
+    assert other.stdout == environment.fingerprint_digest()
+    assert json.loads(json.dumps(environment.fingerprint())) == environment.fingerprint()
+
+
+def test_the_fingerprint_names_no_host_and_no_user() -> None:
+    shown = json.dumps(environment.fingerprint())
+    assert socket.gethostname() not in shown
+    assert not re.search(r"/(home|root|tmp)\b", shown)
+
+
+def test_the_fingerprint_names_the_libraries_that_are_installed() -> None:
+    assert environment.fingerprint()["libraries"]["numpy"] == np.__version__
+    assert environment.library_version("no-such-library") is None
+
+
+def test_the_cores_are_those_that_this_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert environment.cpu_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert environment.cpu_cores() == len(allowed)
+
+
+def test_memory_is_that_of_the_machine() -> None:
+    with open("/proc/meminfo", encoding="utf8") as stream:
+        told = int(next(line for line in stream if line.startswith("MemTotal")).split()[1]) * 1024
+    assert abs(environment.memory_bytes() - told) < 0.02 * told
+
+
+def test_an_x86_cpu_is_named_with_what_matters_to_int8(read: dict[str, str]) -> None:
+    read["/proc/cpuinfo"] = X86
+    assert environment.cpu() == ("Intel(R) Xeon(R) Gold 6354 CPU @ 3.00GHz", ("avx2", "avx512f", "avx512_vnni"))
+    assert environment.has_integer_dot_product()
+    assert environment.describe() == "Intel(R) Xeon(R) Gold 6354 CPU @ 3.00GHz, AVX512-VNNI"
+
+
+def test_an_arm_cpu_is_named_with_what_matters_to_int8(read: dict[str, str]) -> None:
+    read["/proc/cpuinfo"] = ARM
+    assert environment.cpu() == ("Qualcomm SM8550", ("asimd", "asimddp", "i8mm"))
+    assert environment.describe() == "Qualcomm SM8550, I8MM"
+
+
+def test_a_machine_that_tells_nothing_has_a_fingerprint_too(read: dict[str, str]) -> None:
+    assert environment.cpu()[1] == ()
+    assert not environment.has_integer_dot_product()
+    assert environment.power_mode() == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("isa", "summary"),
+    [
+        ((), "no vector ISA known"),
+        (("avx2",), "AVX2 (no VNNI)"),
+        (("avx2", "avx512f"), "AVX512F (no VNNI)"),
+        (("avx2", "avx_vnni"), "AVX-VNNI"),
+        (("avx2", "avx512f", "avx512_vnni", "amx_int8"), "AMX-INT8"),
+        (("asimd", "asimddp"), "ASIMDDP"),
+        (("asimd",), "no vector ISA known"),
+    ],
+)
+def test_the_summary_says_whether_int8_products_saturate(isa: tuple[str, ...], summary: str) -> None:
+    assert environment.isa_summary(isa) == summary
+
+
+def test_the_power_mode_is_the_governor(read: dict[str, str]) -> None:
+    read["/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"] = "performance\n"
+    assert environment.power_mode() == "performance"

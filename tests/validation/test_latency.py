@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scripted_backend import script
+
+from edgeopt import files
+from edgeopt.validation import Measurement
+from edgeopt.validation.latency import SideError, measure_latency, measure_sets, percentile_bounds, ratio_interval
+from edgeopt.validation.latency_samples import LatencySamples, Protocol
+
+INPUTS = [{"image": np.full((2, 1, 2, 2), index, np.float32)} for index in range(3)]
+QUICK = Protocol(looks=(2, 3), blocks=3, iterations=4, seconds=60.0)
+ALPHA = 0.05 / 3
+
+
+def fabricate(
+    milliseconds: dict[str, float], sets: int = 10, seed: int = 0, noise: float = 0.05, process: float = 0.0
+) -> LatencySamples:
+    """Samples with log-normal noise per run, and per process where `process` is given."""
+    random = np.random.default_rng(seed)
+    protocol = Protocol()
+    shape = (len(milliseconds), sets, protocol.blocks, protocol.iterations)
+    logs = noise * random.standard_normal(shape) + process * random.standard_normal((*shape[:2], 1, 1))
+    base = np.array(list(milliseconds.values()))[:, None, None, None]
+    return LatencySamples(
+        sides=tuple(milliseconds),
+        digests=tuple(f"digest of {side}" for side in milliseconds),
+        times_ns=(1e6 * base * np.exp(logs)).astype(np.int64),
+        order=np.zeros((sets, protocol.blocks, len(milliseconds)), np.int64),
+        preemptions=np.zeros(shape[:3], np.int64),
+        figures=np.ones((*shape[:2], 3), np.int64),
+        throttled=np.zeros(sets, np.bool_),
+        protocol=protocol,
+        batch=1,
+        seconds=1.0,
+        environment="this machine",
+    )
+
+
+def by_metric(measurements: list[Measurement]) -> dict[str, Measurement]:
+    return {measurement.metric: measurement for measurement in measurements}
+
+
+def test_a_ratio_is_the_side_over_its_baseline_and_lies_in_its_interval() -> None:
+    ratio = ratio_interval(fabricate({"int8": 1.0, "fp32": 4.0}), "int8", "fp32", ALPHA)
+    assert ratio.value == pytest.approx(0.25, rel=0.02)
+    assert ratio.low is not None
+    assert ratio.high is not None
+    assert 0.24 < ratio.low < ratio.value < ratio.high < 0.26
+    assert not ratio.contains_one
+
+
+def test_the_inverse_comparison_gives_the_inverse_interval() -> None:
+    samples = fabricate({"a": 1.0, "b": 3.0})
+    ahead, back = ratio_interval(samples, "a", "b", ALPHA), ratio_interval(samples, "b", "a", ALPHA)
+    assert ahead.value == pytest.approx(1 / back.value)
+    assert (ahead.low, ahead.high) == pytest.approx((1 / back.high, 1 / back.low))
+
+
+@given(st.integers(1, 40), st.floats(1e-4, 0.2))
+def test_a_ratio_has_bounds_exactly_when_there_are_enough_sets(sets: int, alpha: float) -> None:
+    ratio = ratio_interval(fabricate({"a": 1.0, "b": 1.0}, sets=sets), "a", "b", alpha)
+    assert ratio.value == pytest.approx(1.0, rel=0.1)
+    assert (ratio.low is not None) == (2 * 0.5**sets <= alpha) == (ratio.note == "")
+    assert ratio.contains_one or ratio.low is not None
+
+
+def test_a_burst_in_one_block_of_each_set_does_not_move_the_ratio() -> None:
+    samples = fabricate({"a": 1.0, "b": 1.0})
+    times = samples.times_ns.copy()
+    times[0, :, 0] *= 20
+    assert ratio_interval(replace(samples, times_ns=times), "a", "b", ALPHA).value == pytest.approx(1.0, rel=0.02)
+
+
+def test_drift_that_meets_both_sides_does_not_move_the_ratio() -> None:
+    samples = fabricate({"a": 1.0, "b": 2.0})
+    drift = np.linspace(1, 3, samples.sets)[None, :, None, None]
+    drifted = replace(samples, times_ns=(samples.times_ns * drift).astype(np.int64))
+    expected = ratio_interval(samples, "a", "b", ALPHA)
+    assert ratio_interval(drifted, "a", "b", ALPHA).high == pytest.approx(expected.high, rel=1e-3)
+
+
+def test_a_throttled_set_counts_for_no_side() -> None:
+    samples = fabricate({"a": 1.0, "b": 1.0})
+    times, throttled = samples.times_ns.copy(), samples.throttled.copy()
+    times[0, 4] *= 100
+    throttled[4] = True
+    found = by_metric(measure_latency(replace(samples, times_ns=times, throttled=throttled), "a", ALPHA, original="b"))
+    assert found["latency.ratio"].samples == 9
+    assert found["latency.p50_ms"].samples == 9 * 40
+    assert found["latency.p99_ms"].value == pytest.approx(1.1, abs=0.1)
+
+
+def test_nothing_is_concluded_where_a_quarter_was_throttled() -> None:
+    samples = fabricate({"a": 1.0, "b": 1.0}, sets=12)
+    throttled = np.arange(12) < 3
+    found = measure_latency(replace(samples, throttled=throttled), "a", ALPHA, original="b")
+    assert all(measurement.low is None and measurement.high is None for measurement in found)
+    assert all("held the processes back in 3 of 12 sets" in measurement.note for measurement in found)
+
+
+def test_where_all_was_throttled_there_is_no_value() -> None:
+    samples = fabricate({"a": 1.0, "b": 1.0}, sets=2)
+    found = measure_latency(replace(samples, throttled=np.ones(2, np.bool_)), "a", ALPHA, original="b")
+    assert {measurement.value for measurement in found} == {None}
+
+
+def test_one_side_has_percentiles_throughput_and_its_ratios() -> None:
+    samples = replace(fabricate({"original": 8.0, "float": 4.0, "int8": 2.0}), batch=4)
+    found = measure_latency(samples, "int8", ALPHA, original="original", float_side="float", raw="samples/x86.npz")
+    named = by_metric(found)
+    assert named["latency.p50_ms"].value == pytest.approx(2.0, rel=0.02)
+    assert named["latency.p90_ms"].value == pytest.approx(2.0 * math.exp(0.05 * 1.2816), rel=0.02)
+    assert named["throughput.per_s"].value == pytest.approx(2000, rel=0.02)
+    assert named["latency.ratio"].value == pytest.approx(0.25, rel=0.02)
+    assert named["latency.ratio_fp32"].value == pytest.approx(0.5, rel=0.02)
+    assert named["latency.ratio"].baseline == "digest of original"
+    assert named["latency.ratio_fp32"].baseline == "digest of float"
+    assert {measurement.subject for measurement in found} == {"digest of int8"}
+    assert {measurement.raw for measurement in found} == {"samples/x86.npz"}
+    assert {measurement.environment for measurement in found} == {"this machine"}
+    for measurement in found[:-2]:
+        assert measurement.confidence == pytest.approx(1 - ALPHA)
+        if measurement.high is not None:
+            assert measurement.low is not None
+            assert measurement.value is not None
+            assert measurement.low <= measurement.value <= measurement.high
+
+
+def test_the_original_has_no_ratio_to_itself() -> None:
+    found = measure_latency(fabricate({"original": 8.0}), "original", ALPHA)
+    assert not [measurement for measurement in found if "ratio" in measurement.metric]
+
+
+def test_a_99th_percentile_without_enough_runs_has_no_upper_bound_and_says_how_many_it_takes() -> None:
+    found = by_metric(measure_latency(fabricate({"a": 1.0}, sets=5), "a", 0.05))["latency.p99_ms"]
+    assert found.value is not None
+    assert found.high is None
+    assert "200 runs in 5 sets were timed, 299 in 5 are needed" in found.note
+
+
+def test_looks_and_candidates_share_the_permitted_error() -> None:
+    assert Protocol().alpha(0.95) == pytest.approx(0.05 / 3)
+    assert Protocol(looks=(10,)).alpha(0.9, candidates=2) == pytest.approx(0.05)
+
+
+@given(st.floats(0.3, 3.0), st.integers(8, 20))
+def test_bounds_scale_with_the_times(scale: float, sets: int) -> None:
+    times = np.random.default_rng(3).lognormal(size=(sets, 40))
+    plain, scaled = percentile_bounds(times, 0.9, ALPHA), percentile_bounds(times * scale, 0.9, ALPHA)
+    assert scaled == pytest.approx(tuple(bound and bound * scale for bound in plain))
+
+
+def cover(noise: float, process: float, quantile: float, truth: float, rounds: int = 400) -> float:
+    """How often the upper bound of a percentile, from 10 sets of 40 runs, lies at or above the truth."""
+    random, covered = np.random.default_rng(5), 0
+    for _ in range(rounds):
+        process_effects = process * random.standard_normal((10, 1))
+        times: NDArray[np.float64] = np.exp(noise * random.standard_normal((10, 40)) + process_effects)
+        high = percentile_bounds(times, quantile, ALPHA)[1]
+        covered += high is not None and high >= truth
+    return covered / rounds
+
+
+NORMAL = {0.5: 0.0, 0.9: 1.2815516}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+@pytest.mark.parametrize(("noise", "process"), [(0.1, 0.0), (0.1, 0.03), (0.05, 0.05), (0.02, 0.1)])
+def test_the_upper_bound_covers_the_percentile_of_the_typical_process(
+    noise: float, process: float, quantile: float
+) -> None:
+    assert cover(noise, process, quantile, math.exp(noise * NORMAL[quantile])) >= 0.975
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0.0, 0.03])
+def test_the_upper_bound_covers_the_percentile_of_all_processes_where_they_differ_less_than_runs(
+    process: float,
+) -> None:
+    assert cover(0.1, process, 0.9, math.exp(math.hypot(0.1, process) * NORMAL[0.9])) >= 0.975
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sets", [10, 20, 40])
+@pytest.mark.parametrize("process", [0.0, 0.1])
+def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says(sets: int, process: float) -> None:
+    missed = 0
+    for seed in range(400):
+        ratio = ratio_interval(
+            fabricate({"a": 1.0, "b": 2.0}, sets=sets, seed=seed, process=process), "a", "b", 0.05
+        )
+        assert ratio.low is not None
+        assert ratio.high is not None
+        missed += not ratio.low <= 0.5 <= ratio.high
+    assert missed / 400 <= 0.07
+    assert missed > 0
+
+
+# What follows starts real processes.
+
+
+@pytest.mark.usefixtures("scripted")
+def test_sides_are_timed_in_turns_and_the_slower_one_is_found(tmp_path: Path) -> None:
+    sides = {"slow": script(microseconds=900), "fast": script(microseconds=300)}
+    told: list[str] = []
+    samples = measure_sets(
+        sides, INPUTS, QUICK, 2, tmp_path / "lock", progress=lambda text, fraction: told.append(text)
+    )
+    assert samples.sides == ("slow", "fast")
+    assert samples.digests == tuple(artifact.digest() for artifact in sides.values())
+    assert samples.times_ns.shape == (2, 2, 3, 4)
+    assert samples.times_of("slow").min() >= 900_000
+    assert samples.times_of("fast").min() >= 300_000
+    assert samples.batch == 2
+    assert np.array_equal(np.sort(samples.order, axis=2), np.broadcast_to([0, 1], (2, 3, 2)))
+    assert told == ["set 1 of 2", "set 2 of 2"]
+    value = ratio_interval(samples, "fast", "slow", 0.05).value
+    assert value is not None
+    assert 0.2 < value < 0.8
+
+    again = measure_sets(sides, INPUTS, QUICK, 3, tmp_path / "lock", so_far=samples)
+    assert np.array_equal(again.times_ns[:, :2], samples.times_ns)
+    assert again.sets == 3
+    assert again.exhausted
+    assert again.seconds > samples.seconds
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_order_of_turns_comes_from_the_seed_alone(tmp_path: Path) -> None:
+    sides = {"a": script(), "b": script(microseconds=1), "c": script(microseconds=2)}
+    protocol = replace(QUICK, blocks=6)
+    orders = [measure_sets(sides, INPUTS, protocol, 1, tmp_path / "lock").order for _ in range(2)]
+    assert np.array_equal(orders[0], orders[1])
+    assert len({tuple(turns) for turns in orders[0][0]}) > 1
+
+
+@pytest.mark.usefixtures("scripted")
+def test_measuring_ends_when_its_time_is_spent_but_never_before_one_set(tmp_path: Path) -> None:
+    samples = measure_sets({"a": script()}, INPUTS, replace(QUICK, seconds=0.01), 3, tmp_path / "lock")
+    assert samples.sets == 1
+    assert samples.exhausted
+
+
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ({"refuse": True}, "the script says no"),
+        ({"crash_at": 1}, "SIGABRT"),
+        ({"crash_at": 60}, "SIGABRT"),
+        ({"hang_at": 60}, "did not answer within 2 s"),
+    ],
+)
+def test_a_side_that_fails_is_named_and_leaves_no_process(fault: dict[str, object], why: str, tmp_path: Path) -> None:
+    sides = {"good": script(), "x86/int8": script(**fault)}
+    began = time.monotonic()
+    with pytest.raises(SideError, match=why) as caught:
+        measure_sets(sides, INPUTS, replace(QUICK, seconds=2.0), 2, tmp_path / "lock")
+    assert caught.value.side == "x86/int8"
+    assert "`x86/int8` could not be timed" in caught.value.message
+    assert time.monotonic() - began < 15
+    with files.lock(tmp_path / "lock", wait=False) as free:
+        assert free
+
+
+@pytest.mark.usefixtures("scripted")
+def test_two_measurements_on_one_machine_wait_for_each_other(tmp_path: Path) -> None:
+    told: list[str] = []
+    waiting = threading.Event()
+
+    def progress(text: str, fraction: float | None) -> None:
+        told.append(text)
+        waiting.set()
+
+    def measure() -> None:
+        measure_sets({"a": script()}, INPUTS, QUICK, 1, tmp_path / "lock", progress=progress)
+
+    with files.lock(tmp_path / "lock"):
+        thread = threading.Thread(target=measure)
+        thread.start()
+        assert waiting.wait(10)
+        time.sleep(0.2)
+        assert told == ["waiting: something else on this machine is being timed"]
+    thread.join(20)
+    assert told[1:] == ["set 1 of 1"]

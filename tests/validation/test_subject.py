@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from scripted_backend import script
+
+from edgeopt.errors import BackendError, WorkerError
+from edgeopt.validation import subject
+from edgeopt.validation.subject import Subject, thread_environment
+from edgeopt.workers import Limits, Worker
+
+pytestmark = pytest.mark.usefixtures("scripted")
+
+INPUTS = [{"image": np.full((1, 1, 2, 2), index, np.float32)} for index in range(3)]
+
+
+@pytest.fixture
+def _collector() -> Iterator[None]:
+    yield
+    gc.enable()
+
+
+def hosted(**settings: object) -> Worker:
+    return Worker(
+        "edgeopt.validation.subject:Subject", script(**settings), INPUTS, limits=Limits(20), environ=thread_environment(1)
+    )
+
+
+def test_a_block_has_as_many_times_as_asked_and_each_is_that_of_one_run() -> None:
+    with hosted(microseconds=800) as worker:
+        block = worker.call("time_block", 2, 30)
+    assert len(block.times_ns) == 30
+    assert min(block.times_ns) >= 800_000
+    assert np.median(block.times_ns) < 2_500_000
+    assert block.preemptions >= 0
+
+
+@pytest.mark.usefixtures("_collector")
+def test_every_block_goes_through_the_same_inputs_in_order() -> None:
+    seen: list[float] = []
+    ours = Subject(script(), INPUTS)
+    run = ours._session.run
+    ours._session.run = lambda inputs: (seen.append(float(inputs["image"][0, 0, 0, 0])), run(inputs))[1]  # type: ignore[method-assign]
+    ours.time_block(1, 3)
+    ours.time_block(1, 3)
+    assert seen == [0, 1, 2, 0] * 2
+
+
+@pytest.mark.usefixtures("_collector")
+def test_no_garbage_is_collected_while_a_clock_runs() -> None:
+    Subject(script(), INPUTS)
+    assert not gc.isenabled()
+
+
+def test_peak_memory_is_what_opening_took_and_not_the_process_itself() -> None:
+    with hosted(hoard_mb=80) as large, hosted() as small:
+        peaks = [worker.call("figures").peak_bytes / 1e6 for worker in (large, small)]
+    assert peaks[0] - peaks[1] == pytest.approx(80, abs=8)
+    assert 0 <= peaks[1] < 20
+
+
+def test_the_times_of_opening_and_of_the_first_inference_are_told_apart() -> None:
+    with hosted(microseconds=50_000) as worker:
+        figures = worker.call("figures")
+    assert 50_000_000 <= figures.first_ns < 200_000_000
+    assert figures.open_ns > 0
+
+
+def test_warm_up_of_a_steady_session_is_short() -> None:
+    with hosted(microseconds=100) as worker:
+        iterations = worker.call("warm_up")
+    assert subject.WARM_ITERATIONS <= iterations <= subject.WARM_ITERATIONS + 10 * subject.WINDOW
+
+
+def test_warm_up_of_a_slow_session_ends_with_its_time() -> None:
+    with hosted(microseconds=150_000) as worker:
+        began = time.monotonic()
+        iterations = worker.call("warm_up")
+    assert 1 <= iterations < subject.WARM_ITERATIONS
+    assert time.monotonic() - began < subject.WARM_SECONDS + 1
+
+
+@pytest.mark.parametrize(
+    ("times", "settled"),
+    [([10] * 40, True), ([20] * 20 + [10] * 20, False), ([10] * 20 + [20] * 20, True), ([10] * 39, False)],
+)
+def test_it_is_warm_when_it_gains_no_more_speed(times: list[int], settled: bool) -> None:
+    assert subject._settled(times) == settled
+
+
+def test_a_pinned_session_stays_on_its_core() -> None:
+    core = min(os.sched_getaffinity(0))
+    with hosted() as worker:
+        worker.call("pin", (core,))
+        assert os.sched_getaffinity(worker.process_id) == {core}
+
+
+def test_a_session_that_cannot_be_opened_says_why() -> None:
+    with pytest.raises(BackendError, match="the script says no"), hosted(refuse=True):
+        pass
+
+
+def test_a_crash_is_an_error_with_a_name() -> None:
+    with hosted(crash_at=5) as worker, pytest.raises(WorkerError, match="SIGABRT"):
+        worker.call("time_block", 2, 5)
+
+
+def test_thread_pools_are_held_to_the_number_of_threads() -> None:
+    assert set(thread_environment(3).values()) == {"3"}
+    assert "OMP_NUM_THREADS" in thread_environment(3)
