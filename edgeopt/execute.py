@@ -101,10 +101,11 @@ def _load(step: Step, results: Results, folder: Path, store: Store, progress: Pr
 
 def _split(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
     recipe = results.plan.recipe
-    whole = split_samples(recipe, tuple(spec.name for spec in results.model("load original").inputs))
+    inputs = results.model("load original").inputs
+    whole = split_samples(recipe, tuple(spec.name for spec in inputs))
     counts = {name: getattr(recipe.data, name).samples for name in whole}
     splits: Splits = workers.run(
-        "edgeopt.data.splits:make_splits", whole, counts, limits=LOAD_LIMITS, progress=progress
+        "edgeopt.data.splits:make_splits", whole, counts, inputs, limits=LOAD_LIMITS, progress=progress
     )
     named = splits.named()
     rows = {name: (_origin(name, samples, whole), samples.rows) for name, samples in named.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from edgeopt.data import Samples
 from edgeopt.errors import DataError
+from edgeopt.model import TensorSpec
 from edgeopt.workers import report_progress
 
 TUNING_SHARE = 10
@@ -38,16 +39,21 @@ class Splits:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-def make_splits(whole: dict[str, Samples], counts: dict[str, int | None]) -> Splits:
+def make_splits(
+    whole: dict[str, Samples], counts: dict[str, int | None], inputs: tuple[TensorSpec, ...] = ()
+) -> Splits:
     """Choose the rows of each split, find a tuning split if there is none, and check them.
 
     Args:
         whole: split name → all its samples.
         counts: split name → how many to use (None: all).
+        inputs: what the network takes, batch axis first.
 
     Raises:
-        DataError: a split is empty, too small or unreadable, or two splits share an image.
+        DataError: a split is empty, too small, unreadable or of another shape, or two splits share an image.
     """
+    for name, samples in whole.items():
+        _check_shapes(name, samples, inputs)
     digests = {name: _digests(name, samples) for name, samples in whole.items()}
     for first, second in DISJOINT:
         if first in digests and second in digests:
@@ -56,6 +62,25 @@ def make_splits(whole: dict[str, Samples], counts: dict[str, int | None]) -> Spl
     if "tuning" not in chosen:
         chosen |= _make_tuning(whole, digests, chosen)
     return Splits(**chosen)
+
+
+def _check_shapes(name: str, samples: Samples, inputs: tuple[TensorSpec, ...]) -> None:
+    """Hold the first sample, as it is prepared, against what the network takes."""
+    for first in samples.first(1).batches(1):
+        for spec in inputs:
+            found, wanted = first.inputs[spec.name].shape[1:], spec.shape[1:]
+            if not _fits(found, wanted):
+                raise DataError(
+                    f"the {name} split `{samples.path}` gives `{spec.name}` the shape {list(found)}, "
+                    f"the network takes {list(wanted)}",
+                    "set `resize`, `crop` or `channels` in `preprocess`, or correct `inputs`",
+                )
+
+
+def _fits(found: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    return len(found) == len(wanted) and all(
+        isinstance(axis, str) or axis == size for axis, size in zip(wanted, found, strict=True)
+    )
 
 
 def _digests(name: str, samples: Samples) -> list[str]:
