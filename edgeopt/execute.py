@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgeopt import workers
+from edgeopt import registry, workers
 from edgeopt.context import Checkpoints, Context
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits
@@ -27,6 +27,9 @@ from edgeopt.workers import Limits, Progress
 LOAD_LIMITS = Limits(seconds=1800)
 PASS_LIMITS = Limits(seconds=7 * 86400)
 BUILD_LIMITS = Limits(seconds=6 * 3600)
+
+#: waiting threads give their core away: on a shared machine, spinning costs a pass several times its time
+YIELDING = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass
@@ -119,17 +122,18 @@ def _origin(name: str, samples: Samples, whole: dict[str, Samples]) -> str:
 
 
 def _pass(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
-    context = _context(results, folder)
-    context = replace(context, profile=profile_of(step), checkpoints=Checkpoints(store.checkpoints(step.key)))
+    context = replace(
+        _context(step, results, folder), profile=profile_of(step), checkpoints=Checkpoints(store.checkpoints(step.key))
+    )
     result: PassResult = workers.run(
         "edgeopt.passes:run_pass", step.name, step.options["options"], results.model(step.needs[0]), context,
-        limits=PASS_LIMITS, progress=progress,
+        limits=PASS_LIMITS, progress=progress, environ=YIELDING,
     )  # fmt: skip
     return {"changed": result.changed, "facts": dict(result.facts)}
 
 
 def _build(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
-    context = replace(_context(results, folder), **step.options)
+    context = Context(folder=folder, seed=results.plan.recipe.seed, **step.options)
     artifact: Artifact = workers.run(
         "edgeopt.backends:build_artifact", step.name, results.model(step.needs[0]), context,
         limits=BUILD_LIMITS, progress=progress,
@@ -159,9 +163,11 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {name: str(threads) for name in names}
 
 
-def _context(results: Results, folder: Path) -> Context:
-    recipe, splits = results.plan.recipe, results.splits()
-    return Context(
-        folder=folder, seed=recipe.seed, calibration=splits.calibration, tuning=splits.tuning,
-        training=splits.training, original=results.model("load original"),
-    )  # fmt: skip
+def _context(step: Step, results: Results, folder: Path) -> Context:
+    """A context with what the pass declares that it reads and no more: that is what its key covers."""
+    declared = registry.resolve("passes", step.name)
+    reads = {*declared.reads, *declared.may_read} - {"validation"}
+    lent: dict[str, Any] = {name: samples for name, samples in results.splits().named().items() if name in reads}
+    if "original" in reads:
+        lent["original"] = results.model("load original")
+    return Context(folder=folder, seed=results.plan.recipe.seed, **lent)

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeopt import environment, files
@@ -41,18 +42,20 @@ def code_parts(modules: Iterable[str]) -> dict[str, str]:
 
     `modules` are dotted names; those outside edgeopt stand for third-party code, known by its distribution's version.
     """
-    sources, libraries = set[Path](), set[str]()
+    code, libraries, seen = dict[str, str](), set[str](), set[str]()
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = _module_path(PACKAGE, name)
         if name.split(".")[0] != "edgeopt":
             libraries.add(name.split(".")[0])
-            continue
-        path = _module_path(name)
-        if path is not None and path not in sources:
-            sources.add(path)
-            waiting += [name.rpartition(".")[0], *_imports(path, PACKAGE.parent, path.stat().st_mtime_ns)]
-    code = {f"code {path.relative_to(PACKAGE.parent)}": files.hash_file(path) for path in sources}
+        elif path is not None:
+            source = _read_source(path, PACKAGE.parent, path.stat().st_mtime_ns)
+            code[f"code {path.relative_to(PACKAGE.parent)}"] = source.sha256
+            waiting += [name.rpartition(".")[0], *source.imports]
     return code | {f"library {name}": version for name in libraries if (version := _library_version(name))}
 
 
@@ -60,8 +63,9 @@ def user_parts(file: Path) -> dict[str, str]:
     """Key parts for a user's Python file: one for each file of `local_closure`, and one for each library."""
     parts: dict[str, str] = {}
     for path in local_closure(file):
-        parts[f"file {path.relative_to(file.parent)}"] = files.hash_file(path)
-        for name in _imports(path, file.parent, path.stat().st_mtime_ns):
+        source = _read_source(path, file.parent, path.stat().st_mtime_ns)
+        parts[f"file {path.relative_to(file.parent)}"] = source.sha256
+        for name in source.imports:
             if version := _library_version(name.split(".")[0]):
                 parts[f"library {name.split('.')[0]}"] = version
     return parts
@@ -75,7 +79,7 @@ def local_closure(file: Path) -> list[Path]:
         if path in found or not path.is_file():
             continue
         found.add(path)
-        for name in _imports(path, file.parent, path.stat().st_mtime_ns):
+        for name in _read_source(path, file.parent, path.stat().st_mtime_ns).imports:
             words = name.split(".")
             for base in (file.parent.joinpath(*words[:count]) for count in range(1, len(words) + 1) if words[0]):
                 waiting += [base.with_suffix(".py"), base / "__init__.py"]  # importing `a.b` runs `a/__init__.py` too
@@ -130,14 +134,23 @@ def _relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A Python file: its digest, and the dotted names that it may import. A name too many only costs time."""
+
+    sha256: str
+    imports: tuple[str, ...]
+
+
 @functools.cache
-def _imports(path: Path, root: Path, _mtime_ns: int) -> tuple[str, ...]:
-    """The dotted names that a file below `root` may import: a name too many in a key only costs time."""
+def _read_source(path: Path, root: Path, _mtime_ns: int) -> _Source:
+    """A file below `root`, from which its imports are resolved."""
+    text = path.read_bytes()
     try:
-        tree = ast.parse(path.read_bytes())
+        imports = tuple(dict.fromkeys(_imported(ast.parse(text), path.parent.relative_to(root).parts)))
     except (SyntaxError, ValueError):
-        return ()  # importing it will say what is wrong
-    return tuple(dict.fromkeys(_imported(tree, path.parent.relative_to(root).parts)))
+        imports = ()  # importing it will say what is wrong
+    return _Source(hashlib.sha256(text).hexdigest(), imports)
 
 
 def _imported(tree: ast.Module, package: tuple[str, ...]) -> Iterator[str]:
@@ -151,10 +164,11 @@ def _imported(tree: ast.Module, package: tuple[str, ...]) -> Iterator[str]:
             yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)  # each may be a module
 
 
-def _module_path(name: str) -> Path | None:
+@functools.cache
+def _module_path(package: Path, name: str) -> Path | None:
     """The file of an edgeopt module; None for the package itself, whose names are lazy, and for other names."""
-    base = PACKAGE.parent.joinpath(*name.split("."))
-    if base == PACKAGE:
+    base = package.parent.joinpath(*name.split("."))
+    if base == package or name.split(".")[0] != package.name:
         return None
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 

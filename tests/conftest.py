@@ -53,6 +53,24 @@ def torch_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="session")
+def architecture(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
+    """Makes the model of a function in `tests/networks/architectures.py`: images (batch, 3, 16, 16), five classes."""
+    pytest.importorskip("torch").set_num_threads(1)
+    from edgeopt.network import call_factory, write_network
+
+    def make(function: str) -> Model:
+        value = TorchValue(factory=f"architectures.py:{function}")
+        names = ("left", "right") if function == "make_two_inputs" else ("image",)
+        inputs = tuple(TensorSpec(name=name, shape=("batch", 3, 16, 16)) for name in names)
+        outputs = (TensorSpec(name="output", shape=("batch", 5)),)
+        described = Model(value=value, inputs=inputs, outputs=outputs, sources=NETWORKS)
+        network = call_factory(NETWORKS, value.factory, value.options)
+        return write_network(network, described, tmp_path_factory.mktemp(function))
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def onnx_model(torch_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The same network as an ONNX graph."""
     from edgeopt.passes.export_onnx import ExportOnnx

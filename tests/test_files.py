@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,6 +146,19 @@ def test_a_kill_at_any_write_leaves_the_old_content_or_the_new(act: Act, place: 
         assert tree(place) == before
     assert kills >= 1
     assert tree(place) == after
+
+
+def test_a_reader_sees_the_old_content_or_the_new_and_nothing_between(tmp_path: Path) -> None:
+    contents = [bytes([number]) * 300_000 for number in (1, 2)]
+    files.write_bytes(tmp_path / "file", contents[0])
+    with ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(lambda: [files.write_bytes(tmp_path / "file", contents[n % 2]) for n in range(100)])
+        reads = 0
+        while not writing.done():
+            assert (tmp_path / "file").read_bytes() in contents
+            reads += 1
+    writing.result()
+    assert reads > 10
 
 
 def test_a_written_file_has_its_content_and_the_usual_mode(tmp_path: Path) -> None:

@@ -127,6 +127,11 @@ def test_sizes_are_judged_in_megabytes_of_a_million_bytes() -> None:
     assert verdict.sentence == "size 0.500001 MB: over 0.5 MB"
 
 
+def test_a_value_outside_its_own_bounds_decides_nothing() -> None:
+    assert drop(3.0, -1.0, 1.0).verdict == "inconclusive"
+    assert drop(1.0, 2.5, 3.0).verdict == "inconclusive"
+
+
 def test_a_lower_limit_is_held_against_the_lower_bound() -> None:
     budget = {"throughput": {"min_per_s": 400}}
     outcomes = [

@@ -57,6 +57,11 @@ def test_ties_are_counted_against_the_fastest_only_so_that_a_chain_of_ties_does_
     assert choice.reasons["a"].startswith("as fast as b and larger")
 
 
+def test_one_that_is_shown_faster_than_the_fastest_estimate_is_not_counted_as_slower() -> None:
+    entries = [entry("fp32", 0.10, 270), entry("int8", 0.11, 90)]
+    assert select(entries, [Duel(first="int8", second="fp32", ratio=0.9, low=0.85, high=0.95)]).winner == "int8"
+
+
 def test_without_an_interval_the_estimates_decide() -> None:
     entries = [entry("fp32", 0.10, 270), entry("int8", 0.14, 90)]
     for duels in ([], [Duel(first="int8", second="fp32", ratio=1.4)]):

@@ -77,8 +77,6 @@ def _labelled(context: Context) -> Samples:
 def _make_facts(before: Model, after: Model, pruned: int, left_whole: dict[str, str]) -> Facts:
     """The sizes of both models, as they are read back from their files, and which groups were left whole and why."""
     (macs_before, parameters_before), (macs_after, parameters_after) = _size(before), _size(after)
-    kept = f"{len(left_whole)} group{'s' * (len(left_whole) != 1)} left whole: {', '.join(list(left_whole)[:LISTED])}"
-    more = f" and {len(left_whole) - LISTED} more" if len(left_whole) > LISTED else ""
     return {
         "macs_before": macs_before,
         "macs_after": macs_after,
@@ -87,9 +85,16 @@ def _make_facts(before: Model, after: Model, pruned: int, left_whole: dict[str, 
         "groups_pruned": pruned,
         "groups_left_whole": len(left_whole),
         "left_whole": "; ".join(f"{name}: {reason}" for name, reason in left_whole.items()),
-        "summary": f"{macs_before / 1e6:.3g} → {macs_after / 1e6:.3g} MMACs; "
-        + (kept + more if left_whole else f"all {pruned} groups"),
+        "summary": f"{macs_before / 1e6:.3g} → {macs_after / 1e6:.3g} MMACs; {_tell_groups(pruned, list(left_whole))}",
     }
+
+
+def _tell_groups(pruned: int, left_whole: list[str]) -> str:
+    if not left_whole:
+        return f"{pruned} group{'s' * (pruned != 1)}, none left whole"
+    more = f" and {len(left_whole) - LISTED} more" if len(left_whole) > LISTED else ""
+    count = f"{len(left_whole)} group{'s' * (len(left_whole) != 1)}"
+    return f"{count} left whole: {', '.join(left_whole[:LISTED])}{more}"
 
 
 def _size(model: Model) -> tuple[int, int]:

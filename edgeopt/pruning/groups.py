@@ -90,6 +90,11 @@ def count_channels(module: nn.Module, axis: str) -> int:
     return next(int(getattr(module, name)) for name in CHANNEL_COUNTS[axis] if hasattr(module, name))
 
 
+def describe(error: Exception) -> str:
+    """What a network raised, in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 class _Item:
     """One entry of a group of torch-pruning, read out: `pairs` are (channel of the group, channel of the module)."""
 
@@ -124,7 +129,7 @@ def _trace(network: nn.Module, names: dict[int, str], inputs: Sequence[torch.Ten
             graph = DependencyGraph().build_dependency(network, inputs, forward_fn=_forward, verbose=False)
             return [[_Item(graph, names, entry) for entry in group] for group in graph.get_all_groups()]
     except Exception as error:  # a foreign network may raise anything here; it is told, not swallowed
-        message = f"the network cannot be traced for pruning: {type(error).__name__}: {error}"
+        message = f"the network cannot be traced for pruning: {describe(error)}"
         raise PassError(message, "take `prune_channels` out of `passes:`") from error
 
 

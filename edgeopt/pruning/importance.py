@@ -33,7 +33,7 @@ BATCH = 16
 def weigh_magnitude(network: nn.Module, kind: Magnitude) -> Saliency:
     """Parameter name → |w| or w², in the parameter's shape."""
     power = {"l1": 1, "l2": 2}[kind]
-    return {name: parameter.detach().abs() ** power for name, parameter in network.named_parameters()}
+    return {name: weight.detach().abs() ** power for name, weight in _weights(network).items()}
 
 
 def weigh_taylor(network: nn.Module, samples: Samples) -> Saliency:
@@ -46,7 +46,7 @@ def weigh_taylor(network: nn.Module, samples: Samples) -> Saliency:
         PassError: the gradients are not finite.
     """
     network = copy.deepcopy(network).eval().requires_grad_(True)
-    weights = dict(network.named_parameters())
+    weights = _weights(network)
     saliency = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for batch in _spread(samples).batches(BATCH):
         logits = network(*(torch.from_numpy(batch.inputs[name]) for name in samples.inputs))
@@ -58,6 +58,11 @@ def weigh_taylor(network: nn.Module, samples: Samples) -> Saliency:
     if not all(bool(values.isfinite().all()) for values in saliency.values()):
         raise PassError("the gradients for `taylor` importance are not finite", "set `importance: l2`")
     return saliency
+
+
+def _weights(network: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters by all of their names: one that two modules share has two."""
+    return dict(network.named_parameters(remove_duplicate=False))
 
 
 def score_channels(network: nn.Module, group: Group, saliency: Saliency) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import nn
 
 from edgeopt.model import Edit, TensorSpec
 from edgeopt.network import apply_edit, count_macs, name_outputs
-from edgeopt.pruning.groups import Choice
+from edgeopt.pruning.groups import Choice, describe
 from edgeopt.pruning.removal import make_edits, mask_channels
 
 #: allowed difference of a pruned and a masked network, as a share of the largest output
@@ -48,8 +48,12 @@ def keep_sound(network: nn.Module, choices: Sequence[Choice], inputs: Sequence[t
 
     All are tried at once, which is the usual case; if that fails, one after the other beside those that held.
     """
-    left_whole = {choice.group.name: "it is too narrow" for choice in choices if len(choice.kept) == choice.group.size}
-    accepted = [choice for choice in choices if choice.group.name not in left_whole]
+    accepted = [choice for choice in choices if len(choice.kept) < choice.group.size]
+    left_whole = {
+        choice.group.name: f"rounding keeps all of its {choice.group.size} channels"
+        for choice in choices
+        if choice not in accepted
+    }
     if find_fault(network, make_edits(network, accepted), inputs):
         candidates, accepted = accepted, []
         for choice in candidates:
@@ -73,7 +77,7 @@ def find_fault(network: nn.Module, edits: Sequence[Edit], inputs: Sequence[torch
             apply_edit(pruned, edit)
         outputs = _run(pruned, inputs)
     except Exception as error:  # what a wrongly pruned network raises is up to its author; it is told as the reason
-        return f"the network does not run without its channels: {type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"the network does not run without its channels: {describe(error)}"
     if [output.shape for output in outputs] != [output.shape for output in expected]:
         return "the outputs have another shape without its channels"
     if not all(_close(output, wanted) for output, wanted in zip(outputs, expected, strict=True)):
@@ -87,4 +91,5 @@ def _run(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tenso
 
 
 def _close(output: torch.Tensor, expected: torch.Tensor) -> bool:
+    output, expected = output.double(), expected.double()
     return bool(((output - expected).abs() <= TOLERANCE * expected.abs().max()).all())

@@ -70,24 +70,42 @@ def _at_least_minimum_opset(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
-    taken: set[str] = set()
+    """Give each node a name of its own; those that have one keep it."""
+    taken = {node.name for node in graph.node}
+    seen = {""}
     for index, node in enumerate(graph.node):
-        if not node.name or node.name in taken:
-            node.name = f"{node.name or node.op_type}_{index}"
-        taken.add(node.name)
+        if node.name in seen:
+            name = f"{node.name or node.op_type}_{index}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            node.name = name
+        seen.add(node.name)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     kept = []
     for node in graph.node:
-        value = attribute(node, "value", None) if node.op_type == "Constant" else None
-        if value is None:
+        tensor = _constant_value(node) if node.op_type == "Constant" else None
+        if tensor is None:
             kept.append(node)
         else:
-            tensor = graph.initializer.add()
-            tensor.CopyFrom(value)
-            tensor.name = node.output[0]
+            graph.initializer.append(tensor)
     _replace(graph.node, kept)
+
+
+def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The value of a Constant as an initializer, or None where it is sparse or text."""
+    (given,) = node.attribute
+    tensor = onnx.TensorProto()
+    if given.name == "value":
+        tensor.CopyFrom(given.t)
+        tensor.name = node.output[0]
+    elif given.name in ("value_float", "value_floats", "value_int", "value_ints"):
+        dtype = np.float32 if "float" in given.name else np.int64
+        array = np.asarray(onnx.helper.get_attribute_value(given), dtype)
+        tensor = numpy_helper.from_array(array, node.output[0])
+    return tensor if tensor.name else None
 
 
 def _fold_batch_normalization(graph: onnx.ModelProto) -> None:

@@ -57,7 +57,7 @@ class Placement:
         weighted: nodes whose weight and bias become integers.
         integer_moves: nodes that move the integers of a pair, unread in between.
         integer_nodes: all that compute in integers.
-        float_nodes: those that stay in float.
+        float_nodes: those that compute in float.
     """
 
     pairs: tuple[Pair, ...]
@@ -178,7 +178,8 @@ class _Placer:
         fused = {self._fused(node) for node in integer if self._result(node) in self.quantized}
         for node in self.wiring.nodes.values():
             floats = any(self.wiring.is_float(name) for name in node.output)
-            if floats and not self._reads_integers(node.name) and node.name not in fused:
+            moves = node.op_type in self.profile.passthrough_ops
+            if floats and not moves and not self._reads_integers(node.name) and node.name not in fused:
                 yield node.name
 
     def _reads_integers(self, name: str) -> bool:

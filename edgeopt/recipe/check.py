@@ -185,18 +185,20 @@ def _check_budgets(document: Document, index: int, recipe: Recipe, target: Targe
                 document.fault(("targets", index, "budgets", name, *limit), what)
     for name, limits in effective_budgets(recipe.budgets, target.budgets).model_dump(exclude_none=True).items():
         where: Location = ("targets", index, "budgets", name) if name in own else ("budgets", name)
-        if not limits.keys() - {"metric", "confidence"} and not document.has_fault(where):
+        empty = None in (document.find(where) or {}).values()  # which `_check_nulls` has told of
+        if not limits.keys() - {"metric", "confidence"} and not empty and not document.has_fault(where):
             document.fault(where, f"`{name}` sets no limit", "see `edgeopt schema`", at_key=True)
         for each in limits.get("class_floor", {}).keys() - set(recipe.data.classes or []):
             inner = (*where, "class_floor", each)
             there = inner if document.has(inner) else ("budgets", name, "class_floor", each)
-            document.fault(there, f"there is no class `{each}`", did_you_mean(each, recipe.data.classes or []))
+            advice = did_you_mean(each, recipe.data.classes or [])
+            document.fault(there, f"there is no class `{each}`", advice, at_key=True)
 
 
 def _check_nulls(document: Document, location: Location) -> None:
     """A budget without a value is most likely one that was meant to be filled in."""
     found = document.find(location)
-    if found is None and document.has(location):
+    if found is None and document.has(location) and not document.has_fault(location):
         document.fault(location, f"`{location[-1]}` has no value", at_key=True)
     for key in found if isinstance(found, dict) else ():
         _check_nulls(document, (*location, key))

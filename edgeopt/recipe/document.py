@@ -91,7 +91,7 @@ class Document:
             return  # there is no recipe to lay it over, which is a fault of its own
         location, parent = self._descend(key.split("."), origin)
         if not _holds(parent, location[-1]):
-            self.faults.append(Fault(origin, f"there is no place `{key}` in the recipe"))
+            self.faults.append(Fault(origin, "the recipe has no such place"))
             return
         parent[location[-1]] = value.data
         self._forget(location)

@@ -27,11 +27,12 @@ def make_schema() -> dict[str, Any]:
 def _pass_entry(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     options = registry.resolve("passes", name).model_json_schema()
     definitions |= options.pop("$defs", {})
+    kinds = "object" if options.get("required") else ["object", "null"]
     return {
         "type": "object",
         "title": name,
         "description": options.pop("description", ""),
-        "properties": {name: {**_without(options, "title", "examples"), "type": ["object", "null"]}},
+        "properties": {name: {**_without(options, "title", "examples"), "type": kinds}},
         "required": [name],
         "additionalProperties": False,
     }
@@ -42,7 +43,8 @@ def _variant() -> dict[str, Any]:
     replacing = {
         "type": "object", "properties": {"passes": steps}, "required": ["passes"], "additionalProperties": False
     }  # fmt: skip
-    return {"description": "Passes added to the shared ones, or in place of them.", "oneOf": [steps, replacing]}
+    kinds = [steps, replacing, {"type": "null"}]
+    return {"description": "Passes added to the shared ones, or in place of them.", "oneOf": kinds}
 
 
 def _without(schema: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from edgeopt.data.preprocess import Preprocess
 from edgeopt.model import Value
 from edgeopt.recipe.budgets import Budgets
 
+PLAIN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -44,16 +45,16 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 RecipePath = Annotated[Path, PlainValidator(_as_path, json_schema_input_type=str)]
-Names = Annotated[list[str], AfterValidator(_distinct)]
+Names = Annotated[list[str], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
 
 
 def _plain_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not PLAIN_NAME.fullmatch(name):
         raise ValueError("should be letters, digits, `.`, `_` and `-`, beginning with a letter or digit")
     return name
 
 
-Name = Annotated[str, AfterValidator(_plain_name)]
+Name = Annotated[str, AfterValidator(_plain_name), Field(json_schema_extra={"pattern": PLAIN_NAME.pattern})]
 
 
 class InputSection(Value):

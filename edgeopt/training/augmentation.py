@@ -8,9 +8,7 @@ import torch
 from torch.nn import functional
 
 
-def augment(
-    inputs: Sequence[torch.Tensor], shift: int, flip: bool, generator: torch.Generator
-) -> list[torch.Tensor]:
+def augment(inputs: Sequence[torch.Tensor], shift: int, flip: bool, generator: torch.Generator) -> list[torch.Tensor]:
     """Images (N, C, H, W) moved by up to `shift` pixels each way, and mirrored left to right half of the time.
 
     What a shift uncovers repeats the edge, as the background of prepared images need not be zero. All the images of one

@@ -50,7 +50,8 @@ class Training:
         self.network, self.samples, self.loss, self.schedule = network.requires_grad_(True), samples, loss, schedule
         self.optimizer = _make_optimizer(network, schedule)
         self.losses: list[float] = []
-        self.steps = math.ceil(len(samples) / schedule.batch)
+        # Even batches: the last one must not be a single sample, of which a normalization has no variance.
+        self.steps = max(1, min(math.ceil(len(samples) / schedule.batch), len(samples) // 2))
 
     def run(self, checkpoints: Checkpoints, progress: Progress) -> list[float]:
         """Train from the last checkpoint to the end, and return the mean loss of each epoch.

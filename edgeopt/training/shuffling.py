@@ -45,7 +45,7 @@ def open_shuffled(
     dtype = _record_dtype(samples)
     with files.spill(folder, _encode(samples, dtype, count, progress)) as stream:
         records: NDArray[np.void] = np.memmap(stream, dtype=dtype, mode="r", shape=(count,))
-        yield ShuffledSamples(records, None if labels is None else torch.from_numpy(labels))
+        yield ShuffledSamples(records, None if labels is None else torch.tensor(labels))
 
 
 def _record_dtype(samples: Samples) -> np.dtype[np.void]:

@@ -91,9 +91,7 @@ def _nonfinite(predictions: Predictions, measure: Measure) -> Measurement:
     return measure(metric="accuracy.nonfinite", unit="images", value=float(count), samples=images, note=note)
 
 
-def _paired(
-    candidate: Predictions, original: Predictions, confidence: float, measure: Measure
-) -> list[Measurement]:
+def _paired(candidate: Predictions, original: Predictions, confidence: float, measure: Measure) -> list[Measurement]:
     _check_paired(candidate, original)
     measure = functools.partial(measure, baseline=original.subject)
     agreement = _share("accuracy.agreement", candidate.classes == original.classes, confidence, measure)

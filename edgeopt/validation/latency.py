@@ -115,8 +115,8 @@ def _measure_set(
         sides=names,
         digests=tuple(artifact.digest() for artifact in sides.values()),
         times_ns=np.array([[block.times_ns for block in row] for row in grid], dtype=np.int64)[:, None],
+        waited_ns=np.array([[block.waited_ns for block in row] for row in grid], dtype=np.int64)[:, None],
         order=order[None],
-        preemptions=np.array([[block.preemptions for block in row] for row in grid], dtype=np.int64)[:, None],
         figures=np.array(figures, dtype=np.int64)[:, None],
         throttled=np.array([_times_throttled() > throttled]),
         protocol=protocol,
@@ -133,7 +133,7 @@ def _start(
         "edgeopt.validation.subject:Subject",
         artifact,
         inputs,
-        limits=Limits(seconds=protocol.seconds),
+        limits=Limits(seconds=protocol.call_seconds),
         environ=thread_environment(protocol.threads),
     )
     with _named(name):
@@ -244,9 +244,7 @@ def _percentile(samples: LatencySamples, side: str, metric: str, alpha: float, m
     return measure(metric=metric, unit="ms", value=value, low=low, high=high, samples=by_set.size, note=note)
 
 
-def percentile_bounds(
-    by_set: NDArray[np.float64], quantile: float, alpha: float
-) -> tuple[float | None, float | None]:
+def percentile_bounds(by_set: NDArray[np.float64], quantile: float, alpha: float) -> tuple[float | None, float | None]:
     """One-sided bounds of a percentile of (sets, runs) times, each at confidence 1 - alpha; None: too few.
 
     Two bounds are taken and the weaker one given: that of all runs, which holds where they are independent, and that

@@ -22,19 +22,21 @@ class Protocol:
     Attributes:
         looks: sets of workers at which a verdict is tried; all of them share the permitted error.
         blocks: blocks in one set; in each, every side has its turn, in random order. Many short turns beat few long
-            ones: beside other jobs, 8 of 5 runs gave ratios that scattered by 5 %, 2 of 20 by 15 to 23 %.
+            ones: beside other jobs, 8 turns of 5 runs gave ratios that scattered by 5 to 10 %, 2 of 20 by 15 to 23 %.
         discard, iterations: untimed and timed runs of one turn.
         threads: of every side; where the machine has more cores, all sides are pinned to the same ones.
         seconds: what all looks together may take; a set that was begun is finished.
+        call_seconds: what opening, warming up or one turn may take before the side counts as hung.
         seed: of the order of turns.
     """
 
     looks: tuple[int, ...] = (10, 20, 40)
-    blocks: int = 8
+    blocks: int = 10
     discard: int = 2
-    iterations: int = 5
+    iterations: int = 4
     threads: int = 1
     seconds: float = 600.0
+    call_seconds: float = 300.0
     seed: int = 0
 
     def alpha(self, confidence: float, candidates: int = 1) -> float:
@@ -48,9 +50,9 @@ class LatencySamples:
 
     Attributes:
         sides, digests: names of the sides and the digests of their artifacts, in the order of the first axis.
-        times_ns: (sides, sets, blocks, iterations) nanoseconds.
+        times_ns, waited_ns: (sides, sets, blocks, iterations) nanoseconds of each run, and how many of them the process
+            waited while another one had its core.
         order: (sets, blocks, sides) which side had the n-th turn.
-        preemptions: (sides, sets, blocks) how often the kernel took the core away.
         figures: (sides, sets, 3) see `Figures`.
         throttled: (sets,) whether the kernel held the processes back; such a set counts for no side.
         batch: images of one run.
@@ -61,8 +63,8 @@ class LatencySamples:
     sides: tuple[str, ...]
     digests: tuple[str, ...]
     times_ns: NDArray[np.int64]
+    waited_ns: NDArray[np.int64]
     order: NDArray[np.int64]
-    preemptions: NDArray[np.int64]
     figures: NDArray[np.int64]
     throttled: NDArray[np.bool_]
     protocol: Protocol
@@ -88,9 +90,16 @@ class LatencySamples:
         return self.digests[self.sides.index(side)]
 
     def times_of(self, side: str) -> NDArray[np.int64]:
-        """(sets, blocks, iterations) nanoseconds of one side, without throttled sets."""
-        kept: NDArray[np.int64] = self.times_ns[self.sides.index(side)][~self.throttled]
-        return kept
+        """(sets, blocks, iterations) nanoseconds of one side less those that it waited, without throttled sets."""
+        times, waited = (values[self.sides.index(side)][~self.throttled] for values in (self.times_ns, self.waited_ns))
+        # The counters of time and of waiting are read one after the other: what they contradict is left as it was.
+        net: NDArray[np.int64] = np.where(waited < times, times - waited, times)
+        return net
+
+    def waited_share_of(self, side: str) -> float:
+        """The share of one side's time, from 0 to 1, in which another process had its core."""
+        index = self.sides.index(side)
+        return float(self.waited_ns[index].sum() / max(1, self.times_ns[index].sum()))
 
     def figures_of(self, side: str) -> list[Figures]:
         """What each fresh process of one side told of itself."""
@@ -105,7 +114,7 @@ class LatencySamples:
         for name in ("sides", "digests", "protocol", "batch", "environment"):
             if getattr(self, name) != getattr(later, name):
                 raise ValueError(f"samples of two measurements differ in `{name}` and cannot be joined")
-        axes = {"times_ns": 1, "order": 0, "preemptions": 1, "figures": 1, "throttled": 0}
+        axes = {"times_ns": 1, "order": 0, "waited_ns": 1, "figures": 1, "throttled": 0}
         joined = {
             name: np.concatenate([getattr(self, name), getattr(later, name)], axis=axis) for name, axis in axes.items()
         }

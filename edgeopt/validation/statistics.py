@@ -165,4 +165,3 @@ def pairs_needed(
         return None
     z = normal_quantile(confidence) + normal_quantile(power)
     return math.ceil(z * z * max(0.0, discordance - drop * drop) / (margin - drop) ** 2)
-

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import math
 import os
-import resource
 import statistics
 import time
 from collections.abc import Sequence
@@ -26,6 +25,9 @@ WINDOW = 20
 WARM_GAIN = 0.02
 WARM_SECONDS = 1.0
 
+#: the share of a block's time above which the process's other threads count as working
+OWN_THREADS = 0.05
+
 
 class Figures(NamedTuple):
     """What a fresh process tells of itself: nanoseconds to open, nanoseconds of the first inference, and the peak of
@@ -37,10 +39,14 @@ class Figures(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Nanoseconds of each timed iteration, and how often the kernel took the core away meanwhile."""
+    """Nanoseconds of each timed run, and how many of them the process waited while another one had its core.
+
+    On a shared machine that waiting is most of the noise (beside jobs that held the core for 72 % of the time, ratios of
+    equal networks scattered by 11 % with it and by 1.8 % without), and it says nothing of what is timed.
+    """
 
     times_ns: list[int]
-    preemptions: int
+    waited_ns: list[int]
 
 
 class Subject:
@@ -51,6 +57,7 @@ class Subject:
         # torch by a fifth.
         gc.disable()
         self._inputs = tuple(inputs)
+        self._schedule = _open_schedule()
         _forget_peak()
         self._empty_bytes = _resident_bytes("VmRSS")
         clock = time.perf_counter_ns
@@ -68,33 +75,46 @@ class Subject:
     def warm_up(self) -> int:
         """Run until the speed has settled or the time is spent; returns the iterations that it took."""
         deadline_ns = time.perf_counter_ns() + int(WARM_SECONDS * 1e9)
-        times = self._time(WARM_ITERATIONS, deadline_ns)
+        times, _ = self._time(WARM_ITERATIONS, deadline_ns)
         while not _settled(times) and time.perf_counter_ns() < deadline_ns:
-            times += self._time(WINDOW, deadline_ns)
+            times += self._time(WINDOW, deadline_ns)[0]
         return len(times)
 
     def time_block(self, discard: int, iterations: int) -> Block:
         """Time `iterations` runs after `discard` untimed ones; each block goes through the same inputs in order."""
-        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
-        times = self._time(discard + iterations)
-        return Block(times[discard:], resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw - before)
+        self._time(discard)
+        other_threads_ns = time.process_time_ns() - time.thread_time_ns()
+        times, waited = self._time(iterations, first=discard)
+        other_threads_ns = time.process_time_ns() - time.thread_time_ns() - other_threads_ns
+        if other_threads_ns > OWN_THREADS * sum(times):
+            # This thread may have waited for its own pool, and what it waited is then no measure of what it lost.
+            waited = [0] * iterations
+        return Block(times, waited)
 
     def figures(self) -> Figures:
         """What this process has cost so far."""
         return Figures(self._open_ns, self._first_ns, max(0, _resident_bytes("VmHWM") - self._empty_bytes))
 
-    def _time(self, iterations: int, deadline_ns: float = math.inf) -> list[int]:
-        run, inputs, clock = self._session.run, self._inputs, time.perf_counter_ns
-        times: list[int] = []
-        for index in range(iterations):
+    def _time(
+        self, iterations: int, deadline_ns: float = math.inf, first: int = 0
+    ) -> tuple[list[int], list[int]]:
+        run, inputs, clock, waiting = self._session.run, self._inputs, time.perf_counter_ns, self._waiting_ns
+        times, waited = list[int](), list[int]()
+        for index in range(first, first + iterations):
             batch = inputs[index % len(inputs)]
+            before = waiting()
             start = clock()
             run(batch)
             stop = clock()
+            waited.append(waiting() - before)
             times.append(stop - start)
             if stop > deadline_ns:
                 break
-        return times
+        return times, waited
+
+    def _waiting_ns(self) -> int:
+        """How long this thread has been ready to run and was not run; 0 where the system does not tell."""
+        return 0 if self._schedule is None else int(os.pread(self._schedule, 64, 0).split()[1])
 
 
 def thread_environment(threads: int) -> dict[str, str]:
@@ -116,6 +136,14 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         return
+
+
+def _open_schedule() -> int | None:
+    """This thread's scheduler statistics, kept open: they are read beside every timed run."""
+    try:
+        return os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+    except OSError:
+        return None
 
 
 def _resident_bytes(field: str) -> int:

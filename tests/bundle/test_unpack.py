@@ -6,6 +6,7 @@ import io
 import random
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -134,6 +135,20 @@ def test_a_bomb_is_refused_unexpanded(members: Members, refused: Callable[[bytes
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("manifest.json", bytes(50_000_000))
     refused(stream.getvalue())
+
+
+def test_a_manifest_larger_than_allowed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "large.edgeopt").write_bytes(pack_members([("manifest.json", b" " * 1_000_001)]))
+    with pytest.raises(TrustError, match="a manifest of 1000001 bytes, at most 1000000 are allowed"):
+        verify_bundle(tmp_path / "large.edgeopt")
+
+
+def test_a_wrong_checksum_is_refused_even_where_all_headers_agree(
+    members: Members, file: Path, refused: Callable[[bytes], None]
+) -> None:
+    right = struct.pack("<I", zlib.crc32(members[1][1]))
+    assert file.read_bytes().count(right) == 2
+    refused(file.read_bytes().replace(right, bytes(4)))
 
 
 def test_a_manifest_of_four_gigabytes_is_refused_unread(file: Path, refused: Callable[[bytes], None]) -> None:

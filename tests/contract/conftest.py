@@ -34,4 +34,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`pass_name` and `backend_name` stand for every name that the registry finds."""
     for argument, kind in (("pass_name", "passes"), ("backend_name", "backends")):
         if argument in metafunc.fixturenames:
-            metafunc.parametrize(argument, registry.names(kind))
+            metafunc.parametrize(argument, registry.names(kind), scope="module")

@@ -7,12 +7,14 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeopt import registry
+from edgeopt import environment, registry
 from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
 from edgeopt.context import Context
 from edgeopt.data import Samples
@@ -22,7 +24,9 @@ from edgeopt.passes import Pass, PassResult
 
 RUN_PICKLED = """
 import pickle, sys
+from edgeopt import environment
 from edgeopt.passes import run_pass
+environment.cpu_cores = lambda: 1
 run_pass(*pickle.load(open(sys.argv[1], "rb")))
 """
 
@@ -53,30 +57,53 @@ class Subject:
         return self.type(**self.options)(self.model, self.context(folder))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
+def one_core() -> Iterator[None]:
+    """Passes that use every core take twenty times as long where other tests have the cores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "cpu_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="module")
 def subject(pass_name: str, models: dict[Form, Model], samples: Samples) -> Subject:
     return Subject(pass_name, models, samples)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run of a pass, which several tests look at: `before` and `after` are the files of the given model."""
+
+    folder: Path
+    result: PassResult
+    before: dict[str, bytes]
+    after: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def outcome(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder, before = tmp_path_factory.mktemp("outcome"), contents(subject.model.folder)
+    result = subject.run(folder)
+    return Outcome(folder, result, before, contents(subject.model.folder))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_leaves_its_input_and_produces_what_it_promised(subject: Subject, tmp_path: Path) -> None:
-    before = contents(subject.model.folder)
-    result = subject.run(tmp_path)
-    assert contents(subject.model.folder) == before
-    assert result.model.form == subject.type.produces
-    assert load_model(tmp_path, result.model.sources) == result.model
+def test_leaves_its_input_and_produces_what_it_promised(subject: Subject, outcome: Outcome) -> None:
+    model = outcome.result.model
+    assert outcome.after == outcome.before
+    assert model.form == subject.type.produces
+    assert load_model(outcome.folder, model.sources) == model
 
 
-def test_says_truly_whether_it_changed_the_model(subject: Subject, tmp_path: Path) -> None:
-    result = subject.run(tmp_path)
-    assert result.changed == (result.model.digest() != subject.model.digest())
+def test_says_truly_whether_it_changed_the_model(subject: Subject, outcome: Outcome) -> None:
+    assert outcome.result.changed == (outcome.result.model.digest() != subject.model.digest())
 
 
-def test_facts_are_short_and_finite(subject: Subject, tmp_path: Path) -> None:
-    facts = subject.run(tmp_path).facts
+def test_facts_are_short_and_finite(outcome: Outcome) -> None:
+    facts = outcome.result.facts
     assert "summary" in facts
     for name, fact in facts.items():
         assert isinstance(fact, str | int | float), name
@@ -84,27 +111,26 @@ def test_facts_are_short_and_finite(subject: Subject, tmp_path: Path) -> None:
         assert "\n" not in str(fact), name
 
 
-def test_gives_the_same_bytes_twice(subject: Subject, tmp_path: Path) -> None:
-    subject.run(tmp_path / "one")
-    subject.run(tmp_path / "two")
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+def test_gives_the_same_bytes_twice(subject: Subject, outcome: Outcome, tmp_path: Path) -> None:
+    subject.run(tmp_path)
+    assert contents(tmp_path) == contents(outcome.folder)
 
 
 @pytest.mark.slow
-def test_gives_the_same_bytes_in_another_process(pass_name: str, subject: Subject, tmp_path: Path) -> None:
-    work = (pass_name, subject.options, subject.model, subject.context(tmp_path / "two"))
+def test_gives_the_same_bytes_in_another_process(
+    pass_name: str, subject: Subject, outcome: Outcome, tmp_path: Path
+) -> None:
+    work = (pass_name, subject.options, subject.model, subject.context(tmp_path / "made"))
     (tmp_path / "work").write_bytes(pickle.dumps(work))
-    subject.run(tmp_path / "one")
     # Another seed of the hashes, so that an order that hangs on them shows.
-    environment = os.environ | {"PYTHONHASHSEED": "7"}
-    subprocess.run([sys.executable, "-c", RUN_PICKLED, tmp_path / "work"], env=environment, check=True)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    variables = os.environ | {"PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", RUN_PICKLED, tmp_path / "work"], env=variables, check=True)
+    assert contents(tmp_path / "made") == contents(outcome.folder)
 
 
-def test_leaves_no_path_of_this_machine_in_its_files(subject: Subject, tmp_path: Path) -> None:
-    subject.run(tmp_path)
-    for name, data in contents(tmp_path).items():
-        assert str(tmp_path).encode() not in data, name
+def test_leaves_no_path_of_this_machine_in_its_files(outcome: Outcome) -> None:
+    for name, data in contents(outcome.folder).items():
+        assert str(outcome.folder).encode() not in data, name
         assert str(Path(__file__).parents[2]).encode() not in data, name
 
 

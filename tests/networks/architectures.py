@@ -193,6 +193,18 @@ def make_frozen() -> nn.Module:
     return make_plain().requires_grad_(False)
 
 
+def make_tied() -> nn.Module:
+    """Two convolutions share their weights, and a third follows."""
+    network = _settle(
+        nn.Sequential(
+            nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU(),
+            nn.Conv2d(16, 16, 1), nn.ReLU(), *_head(16),
+        )
+    )  # fmt: skip
+    network[3].weight = network[1].weight
+    return network
+
+
 def make_linear() -> nn.Module:
     """Nothing but an output layer: no channels that could go."""
     return _settle(nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, CLASSES)))

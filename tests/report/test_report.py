@@ -55,14 +55,19 @@ def test_judging_again_by_other_budgets_changes_the_verdict(passing: Report) -> 
     assert judge_target(target.model_copy(update={"budgets": strict})).verdict == "fail"
 
 
-def test_where_a_ratio_to_the_original_is_missing_the_race_is_run_in_milliseconds(passing: Report) -> None:
+def test_where_a_real_ratio_to_the_original_is_missing_the_race_is_run_in_milliseconds(passing: Report) -> None:
     target = passing.targets[0]
     fp32, int8 = target.candidates
-    unpaired = tuple(one for one in int8.measurements if one.metric != "latency.ratio")
     loose = target.budgets.model_validate({"size": {"max_mb": 0.5}})
-    candidates = (fp32, int8.model_copy(update={"measurements": unpaired}))
-    judged = judge_target(target.model_copy(update={"candidates": candidates, "budgets": loose}))
-    assert judged.winner == "onnxruntime_cpu/int8"
+    missing = tuple(one for one in int8.measurements if one.metric != "latency.ratio")
+    simulated = tuple(
+        one.model_copy(update={"simulated": True, "value": 0.9}) if one.metric == "latency.ratio" else one
+        for one in int8.measurements
+    )
+    for measurements in (missing, simulated):
+        candidates = (fp32, int8.model_copy(update={"measurements": measurements}))
+        judged = judge_target(target.model_copy(update={"candidates": candidates, "budgets": loose, "duels": ()}))
+        assert judged.winner == "onnxruntime_cpu/int8"
 
 
 def test_a_candidate_that_was_built_on_nothing_measured_is_not_a_pass() -> None:

@@ -1,9 +1,10 @@
 """A third-party backend for tests: its speed, its answers and its faults are written in the artifact's settings.
 
-    microseconds: how long one run keeps the core busy
-    answers: `oracle` (the class is the first input value), `nan` (not finite where that value is 3), `dead` (zeros)
-    crash_at: the run, counted from 1, that ends the process; hang_at: the run that never returns
-    hoard_mb: memory that opening takes and never gives back
+microseconds: how long one run keeps the core busy
+classes: how many scores there are
+answers: `oracle` (the class is the first input value), `nan` (not finite where that value is 3), `dead` (zeros)
+crash_at: the run, counted from 1, that ends the process; hang_at: the run that never returns
+hoard_mb: memory that opening takes and never gives back
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ScriptedSession(Session):
         self._runs = 0
         if settings.get("refuse"):
             raise BackendError("the script says no", "write another script")
-        self._hoard = bytearray(b"x" * int(settings.get("hoard_mb", 0) * 1e6))
+        self._hoard = np.ones(int(settings.get("hoard_mb", 0) * 1e6), np.uint8)
 
     def run(self, inputs: Arrays) -> Arrays:
         until = time.perf_counter() + self._settings.get("microseconds", 0) / 1e6
@@ -48,7 +49,8 @@ class ScriptedSession(Session):
         classes = images.reshape(len(images), -1)[:, 0].astype(int)
         if self._settings.get("answers") == "dead":
             return np.zeros((len(images), CLASSES), np.float32)
-        scores = np.eye(CLASSES, dtype=np.float32)[classes % CLASSES]
+        known = self._settings.get("classes", CLASSES)
+        scores = np.eye(known, dtype=np.float32)[classes % known]
         if self._settings.get("answers") == "nan":
             scores[classes == 3] = np.nan
         return scores

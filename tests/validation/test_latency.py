@@ -37,7 +37,7 @@ def fabricate(
         digests=tuple(f"digest of {side}" for side in milliseconds),
         times_ns=(1e6 * base * np.exp(logs)).astype(np.int64),
         order=np.zeros((sets, protocol.blocks, len(milliseconds)), np.int64),
-        preemptions=np.zeros(shape[:3], np.int64),
+        waited_ns=np.zeros(shape[:3], np.int64),
         figures=np.ones((*shape[:2], 3), np.int64),
         throttled=np.zeros(sets, np.bool_),
         protocol=protocol,
@@ -198,9 +198,7 @@ def test_the_upper_bound_covers_the_percentile_of_all_processes_where_they_diffe
 def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says(sets: int, process: float) -> None:
     missed = 0
     for seed in range(400):
-        ratio = ratio_interval(
-            fabricate({"a": 1.0, "b": 2.0}, sets=sets, seed=seed, process=process), "a", "b", 0.05
-        )
+        ratio = ratio_interval(fabricate({"a": 1.0, "b": 2.0}, sets=sets, seed=seed, process=process), "a", "b", 0.05)
         assert ratio.low is not None
         assert ratio.high is not None
         missed += not ratio.low <= 0.5 <= ratio.high
@@ -260,17 +258,17 @@ def test_measuring_ends_when_its_time_is_spent_but_never_before_one_set(tmp_path
         ({"refuse": True}, "the script says no"),
         ({"crash_at": 1}, "SIGABRT"),
         ({"crash_at": 60}, "SIGABRT"),
-        ({"hang_at": 60}, "did not answer within 2 s"),
+        pytest.param({"hang_at": 60}, "did not answer within 6 s", marks=pytest.mark.slow),
     ],
 )
 def test_a_side_that_fails_is_named_and_leaves_no_process(fault: dict[str, object], why: str, tmp_path: Path) -> None:
     sides = {"good": script(), "x86/int8": script(**fault)}
     began = time.monotonic()
     with pytest.raises(SideError, match=why) as caught:
-        measure_sets(sides, INPUTS, replace(QUICK, seconds=2.0), 2, tmp_path / "lock")
+        measure_sets(sides, INPUTS, replace(QUICK, call_seconds=6.0), 2, tmp_path / "lock")
     assert caught.value.side == "x86/int8"
     assert "`x86/int8` could not be timed" in caught.value.message
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25
     with files.lock(tmp_path / "lock", wait=False) as free:
         assert free
 

@@ -19,7 +19,7 @@ def fabricate(sets: int = 2, seed: int = 0, sides: tuple[str, ...] = ("a", "b"))
         digests=tuple(side * 64 for side in sides),
         times_ns=random.integers(1, 10**9, (count, sets, 8, 5)),
         order=random.permuted(np.tile(np.arange(count), (sets, 8, 1)), axis=2),
-        preemptions=random.integers(0, 9, (count, sets, 8)),
+        waited_ns=random.integers(0, 9, (count, sets, 8)),
         figures=random.integers(1, 10**9, (count, sets, 3)),
         throttled=random.random(sets) < 0.5,
         protocol=Protocol(seed=seed),
@@ -56,7 +56,7 @@ def test_extending_puts_sets_behind_each_other() -> None:
     assert np.array_equal(joined.times_ns[:, :2], first.times_ns)
     assert np.array_equal(joined.times_ns[:, 2:], second.times_ns)
     assert np.array_equal(joined.throttled, [*first.throttled, *second.throttled])
-    assert joined.order.shape[0] == joined.preemptions.shape[1] == joined.figures.shape[1] == 5
+    assert joined.order.shape[0] == joined.waited_ns.shape[1] == joined.figures.shape[1] == 5
     assert joined.seconds == 2.5
 
 

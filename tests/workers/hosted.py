@@ -30,6 +30,7 @@ class Counter:
         return os.getpid()
 
     def hang(self) -> None:
+        report_progress("now")
         time.sleep(600)
 
 

@@ -199,14 +199,16 @@ def test_closing_twice_is_no_fault() -> None:
 PARENT = """if True:
     import sys, time
     from edgeopt.workers import Worker
-    with Worker("hosted:Counter", 0) as worker:
+    def tell(*progress):
         sys.stdout.write(str(worker.process_id) + chr(10))
         sys.stdout.flush()
+    worker = Worker("hosted:Counter", 0, progress=tell)
+    with worker:
         {act}
 """
 
 
-@pytest.mark.parametrize("act", ["time.sleep(600)", "worker.call('hang')"])
+@pytest.mark.parametrize("act", ["tell(); time.sleep(600)", "worker.call('hang')"])
 def test_a_child_dies_with_its_killed_parent_and_nothing_is_left(act: str, tmp_path: Path) -> None:
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", PARENT.format(act=act)]
