@@ -49,4 +49,3 @@ def quantize(model: Model, samples: Samples, folder: Path) -> Model:
 def _fresh(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
-

@@ -69,9 +69,7 @@ def _artifact(path: Path, folder: Path, backend: str, threads: int, batch: int) 
 
 def _inputs(artifact: Artifact, batch: int) -> Arrays:
     random = np.random.default_rng(0)
-    return {
-        spec.name: random.standard_normal(spec.with_batch(batch)).astype(spec.dtype) for spec in artifact.inputs
-    }
+    return {spec.name: random.standard_normal(spec.with_batch(batch)).astype(spec.dtype) for spec in artifact.inputs}
 
 
 def _shapes(inputs: Arrays) -> dict[str, tuple[int, ...]]:
@@ -84,5 +82,3 @@ def _sentence(low: float | None, high: float | None) -> str:
     if low > 1:
         return "B is slower"
     return "B is faster" if high < 1 else "no difference could be shown"
-
-

@@ -103,7 +103,9 @@ def _measure(
     look = 0
     while True:
         try:
-            samples = measure_sets(sides, inputs, protocol, protocol.looks[look], lock, so_far=samples, progress=progress)
+            samples = measure_sets(
+                sides, inputs, protocol, protocol.looks[look], lock, so_far=samples, progress=progress
+            )
         except SideError as error:
             sides, samples = _without(error, sides, target, results), None
             continue
@@ -134,7 +136,13 @@ def _decided(samples: LatencySamples, target: TargetPlan, results: Results) -> b
 
 
 def _keep(
-    step: Step, key: str, parts: dict[str, str], samples: LatencySamples, target: TargetPlan, results: Results, store: Store
+    step: Step,
+    key: str,
+    parts: dict[str, str],
+    samples: LatencySamples,
+    target: TargetPlan,
+    results: Results,
+    store: Store,
 ) -> None:
     with store.workspace() as folder:
         files.write_bytes(folder / SAMPLES_FILE, samples.to_npz())
@@ -235,7 +243,9 @@ def _candidate(side: Side, target: TargetPlan, results: Results, samples: Latenc
 
 def failure_of(side: Side, results: Results) -> EdgeoptError | None:
     """Why a side has no result: the error of the first of its steps that failed."""
-    return next((results.failed[step] for step in (*side.steps, side.build, side.predict) if step in results.failed), None)
+    return next(
+        (results.failed[step] for step in (*side.steps, side.build, side.predict) if step in results.failed), None
+    )
 
 
 def _duels(target: TargetPlan, samples: LatencySamples | None) -> tuple[Duel, ...]:

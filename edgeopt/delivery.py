@@ -25,7 +25,7 @@ GOLDEN_SAMPLES = 4
 
 
 def check_output(folder: Path) -> None:
-    """Refuse to replace a folder that no run has made.
+    """Refuse to replace a folder that no run has made; clear up beside it after runs that died.
 
     Raises:
         UsageError: it holds something else.
@@ -34,6 +34,7 @@ def check_output(folder: Path) -> None:
         raise UsageError(f"`{folder}` is not a folder", "choose another one with `--out`")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / REPORT_FILE).is_file():
         raise UsageError(f"`{folder}` holds something that edgeopt did not make", "choose another folder with `--out`")
+    files.sweep(folder.absolute().parent)
 
 
 def deliver(report: Report, comparisons: Sequence[Comparison], results: Results, folder: Path) -> Report:
@@ -110,5 +111,3 @@ def _with_sources(model: Model, folder: Path) -> Model:
         files.copy(source, folder / source.relative_to(path.parent))
     value = model.value.model_copy(update={"factory": f"{path.name}:{attribute}"})
     return model.model_copy(update={"value": value})
-
-

@@ -196,11 +196,13 @@ class QuantizationProfile(Value):
     quantized_ops: tuple[str, ...] = Field(description="operators that compute in integers")
     passthrough_ops: tuple[str, ...] = Field(default=(), description="operators that keep their input's scale")
     integer_moves: tuple[str, ...] = Field(
-        default=(), description="of `passthrough_ops`, those that read and write integers themselves, with no pair around"
+        default=(),
+        description="of `passthrough_ops`, those that read and write integers themselves, with no pair around",
     )
     fused_activations: tuple[str, ...] = Field(default=(), description="operators folded into the one before them")
     float_output_ops: tuple[str, ...] = Field(
-        default=(), description="of `quantized_ops`, those that may take integers and give floats, as Gemm in ONNX Runtime"
+        default=(),
+        description="of `quantized_ops`, those that may take integers and give floats, as Gemm in ONNX Runtime",
     )
     quantize_bias: bool = True
     quantize_residual: bool = Field(default=True, description="both inputs of Add, or the skip branch only")

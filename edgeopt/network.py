@@ -1,7 +1,7 @@
 """The torch network of a `Model`: a fresh module from its factory, the structure edits replayed, its tensors loaded.
 
-    from edgeopt.network import load_network
-    network = load_network("build/digits/x86/network")
+from edgeopt.network import load_network
+network = load_network("build/digits/x86/network")
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The order of a run: steps, comparison, verdicts, bundles, report. No other file knows it.
 
-    report = run_plan(make_plan(load_recipe("recipe.yaml")))
+report = run_plan(make_plan(load_recipe("recipe.yaml")))
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def run_plan(
 class _Run:
     """The state of one run."""
 
-    def __init__(
-        self, plan: Plan, store: Store, folder: Path, watcher: Watcher, fresh: bool, keep_going: bool
-    ) -> None:
+    def __init__(self, plan: Plan, store: Store, folder: Path, watcher: Watcher, fresh: bool, keep_going: bool) -> None:
         self.plan, self.store, self.folder, self.watcher = plan, store, folder, watcher
         self.fresh, self.keep_going = fresh, keep_going
         self.results = Results(plan)

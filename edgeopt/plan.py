@@ -97,8 +97,7 @@ def source_request(recipe: Recipe) -> SourceRequest:
     """What the `model:` section asks a source for."""
     model = recipe.model
     inputs = tuple(
-        TensorSpec(name=name, dtype=section.dtype, shape=tuple(section.shape))
-        for name, section in model.inputs.items()
+        TensorSpec(name=name, dtype=section.dtype, shape=tuple(section.shape)) for name, section in model.inputs.items()
     )
     return SourceRequest(
         root=recipe.folder.absolute(), factory=model.factory, options=model.options,
@@ -248,9 +247,7 @@ class _Builder:
     ) -> str:  # fmt: skip
         key = self._key(action, name, needs, parts)
         parts = parts | {f"step {need}": self.steps[need].key for need in needs}
-        self.steps[id] = Step(
-            id=id, action=action, needs=needs, name=name, options=options or {}, parts=parts, key=key
-        )
+        self.steps[id] = Step(id=id, action=action, needs=needs, name=name, options=options or {}, parts=parts, key=key)
         return id
 
     def _free_id(self, wanted: str) -> str:
@@ -264,4 +261,3 @@ def profile_of(step: Step) -> QuantizationProfile | None:
     """The quantization profile that a pass step was planned with."""
     profile = step.options.get("profile")
     return None if profile is None else QuantizationProfile.model_validate(profile)
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -19,10 +20,13 @@ PACKAGE_FILES = {
     "middle/__init__.py": "",
     "middle/inner.py": "from edgeopt.base import VALUE\n",
     "top.py": "def run():\n    from edgeopt.middle import inner\n    import numpy as np\n    from PIL import Image\n",
-    "relative.py": "from . import base\nfrom .middle import inner\n",
+    "relative.py": "from . import base\nimport edgeopt.middle.inner\n",
     "unrelated.py": "",
     "broken.py": "def (",
 }
+
+
+TICKS = itertools.count(10**18)
 
 
 @pytest.fixture
@@ -38,9 +42,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    # Twice within one tick of the clock would be no change to anybody.
-    write.count = getattr(write, "count", 0) + 1  # type: ignore[attr-defined]
-    os.utime(path, ns=(0, 10**18 + write.count))  # type: ignore[attr-defined]
+    os.utime(path, ns=(0, next(TICKS)))  # twice within one tick of the real clock would be no change to anybody
 
 
 def named(parts: dict[str, str], kind: str) -> set[str]:
@@ -58,7 +60,7 @@ def test_the_code_of_a_step_is_what_it_imports_and_what_that_imports(package: Pa
     assert parts["code edgeopt/top.py"] == files.hash_file(package / "top.py")
 
 
-def test_relative_imports_are_followed_too(package: Path) -> None:
+def test_relative_imports_are_followed_and_the_packages_on_the_way_are_run(package: Path) -> None:
     assert named(code_parts(["edgeopt.relative"]), "code") == {
         "edgeopt/relative.py", "edgeopt/base.py", "edgeopt/middle/__init__.py", "edgeopt/middle/inner.py",
     }  # fmt: skip
@@ -82,7 +84,7 @@ def test_the_key_changes_when_a_file_does_that_is_imported_however_far_down(
     before = code_parts(["edgeopt.top"])
     write(package / changed, PACKAGE_FILES[changed] + "\n# changed")
     after = code_parts(["edgeopt.top"])
-    assert {name for name in before if before[name] != after[name]} == ({f"code edgeopt/{changed}"} if matters else set())
+    assert [name for name in before if before[name] != after[name]] == [f"code edgeopt/{changed}"] * matters
     write(package / changed, PACKAGE_FILES[changed])
     assert code_parts(["edgeopt.top"]) == before
 
@@ -270,5 +272,5 @@ def test_what_is_no_file_is_an_error_that_names_it(kind: str, tmp_path: Path) ->
     path = tmp_path / "thing"
     if kind == "folder":
         path.mkdir()
-    with pytest.raises(UsageError, match="cannot read `.*thing`"):
+    with pytest.raises(UsageError, match=r"cannot read `.*thing`"):
         FileDigests(tmp_path / "memo.json").of(path)

@@ -21,6 +21,9 @@ import click
 
 from edgeopt.errors import EdgeoptError, MissingError, UsageError, did_you_mean
 
+#: the shell asks for completion through this: `eval "$(_EDGEOPT_COMPLETE=bash_source edgeopt)"`
+COMPLETE = "_EDGEOPT_COMPLETE"
+
 BUG = 70
 INTERRUPTED = 130
 TERMINATED = 143
@@ -82,10 +85,7 @@ def main() -> NoReturn:
     """Run the command line and exit with the code that `errors.py` gives."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = cli(prog_name="edgeopt", standalone_mode=False) or 0
-        if sys.stdout is not None:  # it was closed by whoever started us
-            sys.stdout.flush()
-        sys.exit(code)
+        sys.exit(_run())
     except EdgeoptError as error:
         sys.exit(_tell(error))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -108,6 +108,23 @@ def main() -> NoReturn:
         sys.exit(BUG)
 
 
+def _run() -> int:
+    """Run the command line; not by `cli.main`, which makes of a broken pipe an exit code that means a missed budget."""
+    code = 0
+    if instruction := os.environ.get(COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "edgeopt", COMPLETE, instruction)
+    try:
+        with cli.make_context("edgeopt", sys.argv[1:]) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as leaving:
+        code = leaving.exit_code
+    if sys.stdout is not None:  # it was closed by whoever started us
+        sys.stdout.flush()
+    return code
+
+
 def _tell(error: EdgeoptError) -> int:
     for line in error.message.splitlines():
         click.echo(f"error: {line}", err=True)
@@ -123,7 +140,7 @@ def _as_usage_error(error: click.ClickException) -> UsageError:
     """`No such option '--sett'. Did you mean '--set'?` in our form."""
     text, _, advice = error.format_message().replace("'", "`").partition(" Did you mean ")
     context = getattr(error, "ctx", None)
-    hint = f"`{context.command_path} --help` shows how it is used" if context else ""
+    hint = f"`{context.command_path if context else 'edgeopt'} --help` shows how it is used"
     return UsageError(text[:1].lower() + text[1:].rstrip("."), f"did you mean {advice}" if advice else hint)
 
 

@@ -29,8 +29,11 @@ def list_entries(as_json: bool) -> None:
     """
     from edgeopt.store import Store, size_of
 
-    found = [(entry, folder) for folder, entry in Store().entries() if entry is not None]
+    entries = list(Store().entries())
+    found = [(entry, folder) for folder, entry in entries if entry is not None]
     found.sort(key=lambda pair: -pair[0].created)
+    if len(found) < len(entries):
+        click.echo(f"{len(entries) - len(found)} cannot be read: see `edgeopt cache verify`", err=True)
     if as_json:
         rows = [entry.model_dump(exclude={"parts", "result"}) | {"size_bytes": size_of(at)} for entry, at in found]
         click.echo(json.dumps(rows, indent=2))

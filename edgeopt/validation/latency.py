@@ -1,33 +1,25 @@
-"""How fast the sides of one comparison are: timed side by side, and what follows from the samples.
+"""How fast the sides of one comparison are: what follows from samples that were timed beside each other.
 
-Each side lives in a worker of its own, and a set is one fresh worker per side. In a block every side has its turn, in
-random order, while the others wait, so that drift and bursts of a shared machine meet all sides alike. Ratios are taken
-inside a block, and a set is the unit of the interval, because a fresh process has an effect of its own (the layout of
-its memory, mostly).
+Time in which a process was ready and another one had its core is taken off. Ratios are taken inside a block, and a set
+of workers is the unit of the interval, because a fresh process has an effect of its own (the layout of its memory,
+mostly).
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeopt import environment, files
-from edgeopt.backends import Arrays
-from edgeopt.errors import BuildError, EdgeoptError
-from edgeopt.model import Artifact
 from edgeopt.validation import Measurement, statistics
-from edgeopt.validation.latency_samples import LatencySamples, Protocol
-from edgeopt.validation.subject import Block, thread_environment
-from edgeopt.workers import Limits, Progress, Worker, ignore_progress
+from edgeopt.validation.latency_samples import LatencySamples
+from edgeopt.validation.timing import SideError, measure_sets
+
+__all__ = ["Ratio", "SideError", "measure_latency", "measure_sets", "percentile_bounds", "ratio_interval"]
 
 Measure = Callable[..., Measurement]
 
@@ -36,132 +28,8 @@ PERCENTILES = {"latency.p50_ms": 0.5, "latency.p90_ms": 0.9, "latency.p99_ms": 0
 #: above this share of throttled sets nothing is concluded
 MOST_THROTTLED = 0.2
 
-
-class SideError(BuildError):
-    """A side that could not be timed; `side` names it, so that the others can be measured without it."""
-
-    def __init__(self, message: str, hint: str = "", side: str = "") -> None:
-        super().__init__(message, hint)
-        self.side = side
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message, self.hint, self.side)
-
-
-def measure_sets(
-    sides: Mapping[str, Artifact],
-    inputs: Sequence[Arrays],
-    protocol: Protocol,
-    sets: int,
-    lock: Path,
-    *,
-    so_far: LatencySamples | None = None,
-    progress: Progress = ignore_progress,
-) -> LatencySamples:
-    """Time the sides until there are `sets` sets of them, going on from `so_far`; fewer when the time is spent.
-
-    Args:
-        sides: name → artifact, all for the same machine and batch.
-        inputs: batches that every side is timed on, in the same sequence.
-        lock: a file that everything on this machine that times anything locks.
-
-    Raises:
-        SideError: a side crashed, hung or could not be opened.
-    """
-    samples = so_far
-    with _alone(lock, progress):
-        while samples is None or (samples.sets < sets and samples.seconds < protocol.seconds):
-            number = samples.sets if samples else 0
-            progress(f"set {number + 1} of {sets}", number / sets)
-            one = _measure_set(sides, inputs, protocol, number)
-            samples = samples.extend(one) if samples else one
-    return samples
-
-
-@contextlib.contextmanager
-def _alone(lock: Path, progress: Progress) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        if not stack.enter_context(files.lock(lock, wait=False)):
-            progress("waiting: something else on this machine is being timed", None)
-            stack.enter_context(files.lock(lock))
-        yield
-
-
-def _measure_set(
-    sides: Mapping[str, Artifact], inputs: Sequence[Arrays], protocol: Protocol, number: int
-) -> LatencySamples:
-    """One fresh worker per side: started side by side, warmed up one by one, then timed in turns."""
-    began, throttled = time.monotonic(), _times_throttled()
-    random = np.random.default_rng([protocol.seed, number])
-    order = np.array([random.permutation(len(sides)) for _ in range(protocol.blocks)])
-    blocks: dict[tuple[int, int], Block] = {}
-    names = tuple(sides)
-    with contextlib.ExitStack() as stack:
-        workers = [_start(stack, name, sides[name], inputs, protocol) for name in names]
-        for name, worker in zip(names, workers, strict=True):
-            with _named(name):
-                worker.wait_ready()
-        for name, worker in zip(names, workers, strict=True):
-            with _named(name):
-                worker.call("pin", _cores(protocol.threads))
-                worker.call("warm_up")
-        for block, turns in enumerate(order):
-            for side in turns:
-                with _named(names[side]):
-                    blocks[side, block] = workers[side].call("time_block", protocol.discard, protocol.iterations)
-        figures = [worker.call("figures") for worker in workers]
-    grid = [[blocks[side, block] for block in range(protocol.blocks)] for side in range(len(names))]
-    return LatencySamples(
-        sides=names,
-        digests=tuple(artifact.digest() for artifact in sides.values()),
-        times_ns=np.array([[block.times_ns for block in row] for row in grid], dtype=np.int64)[:, None],
-        waited_ns=np.array([[block.waited_ns for block in row] for row in grid], dtype=np.int64)[:, None],
-        order=order[None],
-        figures=np.array(figures, dtype=np.int64)[:, None],
-        throttled=np.array([_times_throttled() > throttled]),
-        protocol=protocol,
-        batch=len(next(iter(inputs[0].values()))),
-        seconds=time.monotonic() - began,
-        environment=environment.fingerprint_digest(),
-    )
-
-
-def _start(
-    stack: contextlib.ExitStack, name: str, artifact: Artifact, inputs: Sequence[Arrays], protocol: Protocol
-) -> Worker:
-    worker = Worker(
-        "edgeopt.validation.subject:Subject",
-        artifact,
-        inputs,
-        limits=Limits(seconds=protocol.call_seconds),
-        environ=thread_environment(protocol.threads),
-    )
-    with _named(name):
-        worker.start()
-    stack.callback(worker.close)
-    return worker
-
-
-@contextlib.contextmanager
-def _named(side: str) -> Iterator[None]:
-    try:
-        yield
-    except EdgeoptError as error:
-        raise SideError(f"`{side}` could not be timed: {error.message}", error.hint, side) from error
-
-
-def _cores(threads: int) -> tuple[int, ...]:
-    """The cores that all sides take turns on: the last ones, since the first serves most interrupts."""
-    return tuple(sorted(os.sched_getaffinity(0))[-threads:])
-
-
-def _times_throttled() -> int:
-    """How often the kernel held this control group back for its CPU quota; 0 where no quota is known."""
-    for path in (Path("/sys/fs/cgroup/cpu.stat"), Path("/sys/fs/cgroup/cpu/cpu.stat")):
-        if path.is_file():
-            words = path.read_text(encoding="ascii").split()
-            return int(dict(zip(words[::2], words[1::2], strict=True)).get("nr_throttled", 0))
-    return 0
+#: above this share the time that a side waited for its core is told
+NOTED_WAITING = 0.01
 
 
 @dataclass(frozen=True)
@@ -173,11 +41,6 @@ class Ratio:
     high: float | None
     sets: int
     note: str = ""
-
-    @property
-    def contains_one(self) -> bool:
-        """Whether the two may be equally fast; undecided counts as equal."""
-        return self.low is None or self.high is None or self.low <= 1.0 <= self.high
 
 
 def ratio_interval(samples: LatencySamples, side: str, baseline: str, alpha: float) -> Ratio:
@@ -236,10 +99,13 @@ def _percentile(samples: LatencySamples, side: str, metric: str, alpha: float, m
     by_set = times.reshape(len(times), math.prod(times.shape[1:])) / 1e6
     note = _too_throttled(samples)
     low, high = (None, None) if note else percentile_bounds(by_set, quantile, alpha)
+    waited = samples.waited_share_of(side)
     if high is None:
         needed = statistics.percentile_values_needed(quantile, alpha)
         sets_needed = statistics.percentile_values_needed(0.5, alpha)
         note = note or f"{by_set.size} runs in {len(by_set)} sets were timed, {needed} in {sets_needed} are needed"
+    elif waited > NOTED_WAITING:
+        note = f"other processes had its core for {waited:.0%} of the time, which is taken off"
     value = float(np.quantile(by_set, quantile)) if by_set.size else None
     return measure(metric=metric, unit="ms", value=value, low=low, high=high, samples=by_set.size, note=note)
 

@@ -24,7 +24,7 @@ class Protocol:
         blocks: blocks in one set; in each, every side has its turn, in random order. Many short turns beat few long
             ones: beside other jobs, 8 turns of 5 runs gave ratios that scattered by 5 to 10 %, 2 of 20 by 15 to 23 %.
         discard, iterations: untimed and timed runs of one turn.
-        threads: of every side; where the machine has more cores, all sides are pinned to the same ones.
+        threads: of every side; a single one is pinned to one core, the same for all sides.
         seconds: what all looks together may take; a set that was begun is finished.
         call_seconds: what opening, warming up or one turn may take before the side counts as hung.
         seed: of the order of turns.
@@ -55,6 +55,7 @@ class LatencySamples:
         order: (sets, blocks, sides) which side had the n-th turn.
         figures: (sides, sets, 3) see `Figures`.
         throttled: (sets,) whether the kernel held the processes back; such a set counts for no side.
+        cores: that all sides were pinned to; none where the scheduler chose.
         batch: images of one run.
         seconds: what the measuring took.
         environment: digest of the machine's fingerprint.
@@ -68,6 +69,7 @@ class LatencySamples:
     figures: NDArray[np.int64]
     throttled: NDArray[np.bool_]
     protocol: Protocol
+    cores: tuple[int, ...]
     batch: int
     seconds: float
     environment: str
@@ -111,7 +113,7 @@ class LatencySamples:
         Raises:
             ValueError: they are not of the same artifacts, protocol and machine.
         """
-        for name in ("sides", "digests", "protocol", "batch", "environment"):
+        for name in ("sides", "digests", "protocol", "cores", "batch", "environment"):
             if getattr(self, name) != getattr(later, name):
                 raise ValueError(f"samples of two measurements differ in `{name}` and cannot be joined")
         axes = {"times_ns": 1, "order": 0, "waited_ns": 1, "figures": 1, "throttled": 0}
@@ -134,7 +136,7 @@ class LatencySamples:
             values: dict[str, Any] = {name: archive[name] for name in archive.files}
         values |= json.loads(values.pop("header").tobytes())
         protocol = values["protocol"] | {"looks": tuple(values["protocol"]["looks"])}
-        values |= {"sides": tuple(values["sides"]), "digests": tuple(values["digests"])}
+        values |= {name: tuple(values[name]) for name in ("sides", "digests", "cores")}
         return cls(**values | {"protocol": Protocol(**protocol)})
 
     def _values(self) -> dict[str, Any]:

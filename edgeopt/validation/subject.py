@@ -25,8 +25,8 @@ WINDOW = 20
 WARM_GAIN = 0.02
 WARM_SECONDS = 1.0
 
-#: the share of a block's time above which the process's other threads count as working
-OWN_THREADS = 0.05
+#: the share of a block's time that other threads may work, or this one sleep, where it counts as doing all the work
+ELSEWHERE = 0.05
 
 
 class Figures(NamedTuple):
@@ -41,8 +41,8 @@ class Figures(NamedTuple):
 class Block(NamedTuple):
     """Nanoseconds of each timed run, and how many of them the process waited while another one had its core.
 
-    On a shared machine that waiting is most of the noise (beside jobs that held the core for 72 % of the time, ratios of
-    equal networks scattered by 11 % with it and by 1.8 % without), and it says nothing of what is timed.
+    On a shared machine that waiting is most of the noise, and it says nothing of what is timed: beside jobs that held
+    the core for 72 % of the time, ratios of equal networks scattered by 11 % with it and by 1.8 % without.
     """
 
     times_ns: list[int]
@@ -68,7 +68,7 @@ class Subject:
         self._open_ns, self._first_ns = opened - start, clock() - opened
 
     def pin(self, cores: Sequence[int]) -> None:
-        """Keep every thread of this process on `cores`; called when pools exist, so that opening may use all cores."""
+        """Keep every thread of this process on `cores`; called when it is open, so that opening may use all cores."""
         for task in Path("/proc/self/task").iterdir():
             os.sched_setaffinity(int(task.name), cores)
 
@@ -83,11 +83,12 @@ class Subject:
     def time_block(self, discard: int, iterations: int) -> Block:
         """Time `iterations` runs after `discard` untimed ones; each block goes through the same inputs in order."""
         self._time(discard)
-        other_threads_ns = time.process_time_ns() - time.thread_time_ns()
+        process_ns, thread_ns = time.process_time_ns(), time.thread_time_ns()
         times, waited = self._time(iterations, first=discard)
-        other_threads_ns = time.process_time_ns() - time.thread_time_ns() - other_threads_ns
-        if other_threads_ns > OWN_THREADS * sum(times):
-            # This thread may have waited for its own pool, and what it waited is then no measure of what it lost.
+        process_ns, thread_ns = time.process_time_ns() - process_ns, time.thread_time_ns() - thread_ns
+        slept_ns = sum(times) - sum(waited) - thread_ns
+        if max(process_ns - thread_ns, slept_ns) > ELSEWHERE * sum(times):
+            # Work is done elsewhere, by a pool or a device: it may have gone on, or been waited for, meanwhile.
             waited = [0] * iterations
         return Block(times, waited)
 
@@ -95,9 +96,7 @@ class Subject:
         """What this process has cost so far."""
         return Figures(self._open_ns, self._first_ns, max(0, _resident_bytes("VmHWM") - self._empty_bytes))
 
-    def _time(
-        self, iterations: int, deadline_ns: float = math.inf, first: int = 0
-    ) -> tuple[list[int], list[int]]:
+    def _time(self, iterations: int, deadline_ns: float = math.inf, first: int = 0) -> tuple[list[int], list[int]]:
         run, inputs, clock, waiting = self._session.run, self._inputs, time.perf_counter_ns, self._waiting_ns
         times, waited = list[int](), list[int]()
         for index in range(first, first + iterations):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def workers_of(job: Job) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if "edgeopt.workers.child" in line and os.readlink(process / "cwd") == str(job.folder):
+            if "edgeopt/workers/child" in line and os.readlink(process / "cwd") == str(job.folder):
                 found.append(line)
         except OSError:
             continue  # it ended while we looked
@@ -74,25 +75,25 @@ def workers_of(job: Job) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_any_moment_the_next_run_goes_on_and_agrees(job: Job, tmp_path_factory: pytest.TempPathFactory) -> None:
-    kills, moment = 0, 0
+def test_killed_at_any_moment_the_next_run_goes_on_and_agrees(job: Job) -> None:
+    """Kills spread over the mutations of runs that each go on where the last one died."""
+    kills, digests = 0, set()
     while kills < KILLS:
-        moment += 1 + moment // 4
         before = stored(job)
-        ran = faulty(job, "kill", moment)
+        ran = faulty(job, "kill", 1 + kills * 5 % 23)
         assert {key: stored(job).get(key) for key in before} == before, "a finished step was done again"
         if ran.returncode == 0:
-            break
+            digests.add(winner_digest(job))
+            shutil.rmtree(job.folder / "store")
+            continue
         assert ran.returncode == -signal.SIGKILL, ran.stderr
-        assert not (job.out / "report.json").exists() or winner_digest(job)
+        if job.out.exists():
+            digests.add(winner_digest(job))  # the result of an earlier run, still whole
         kills += 1
-    assert kills >= KILLS or ran.returncode == 0
     assert job.compile().code == 0
     assert leftovers(job) == []
     assert workers_of(job) == []
-    again = winner_digest(job)
-    assert job.compile("--fresh").code == 0
-    assert winner_digest(job) == again
+    assert digests | {winner_digest(job)} == {winner_digest(job)}
 
 
 @pytest.mark.parametrize("at", [1, 4, 9, 16, 30])

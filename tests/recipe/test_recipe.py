@@ -60,6 +60,8 @@ def test_a_variant_can_stand_in_place_of_the_shared_passes(write: Write) -> None
         ("name: small", "name: small\npath: x", ["3:1: unknown key `path`"]),
         ("name: small", "name: 5", ['2:7: `name` should be a valid string, found `5`; put it in quotes']),
         ("name: small", "name: ../small", ["2:7: `name` should be letters, digits"]),
+        ("name: small", 'name: "\\ud800"', ["2:7: the character U+D800 is not allowed"]),
+        ("name: small", 'name: small\n"\\e[2J": 1', ["3:1: the character U+001B is not allowed"]),
         ("name: small", "name: small\nseed: -1", ["3:7: `seed` should be greater than or equal to 0, found `-1`"]),
         ("name: small", "name: small\nseed: true", ["3:7: `seed` should be a valid integer, found `true`"]),
         ("edgeopt: 1", "edgeopt: 2", ["1:10: `edgeopt` should be 1, found `2`"]),

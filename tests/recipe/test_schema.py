@@ -90,9 +90,7 @@ def test_every_definition_that_is_referred_to_is_there(schema: dict[str, Any]) -
         ("max_drop_pp: 1.0", "class_floor: {cat: 90}"),
     ],
 )
-def test_what_the_loader_refuses_it_refuses_too(
-    old: str, new: str, validator: jsonschema.Draft202012Validator
-) -> None:
+def test_what_the_loader_refuses_it_refuses_too(old: str, new: str, validator: jsonschema.Draft202012Validator) -> None:
     assert validator.is_valid(read(SOUND))
     assert old in SOUND
     assert not validator.is_valid(read(SOUND.replace(old, new, 1)))

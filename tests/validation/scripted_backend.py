@@ -1,6 +1,7 @@
 """A third-party backend for tests: its speed, its answers and its faults are written in the artifact's settings.
 
-microseconds: how long one run keeps the core busy
+microseconds: how much of a core's time one run takes
+helper_microseconds: how much another thread of the process takes meanwhile; sleep_microseconds: how long it sleeps
 classes: how many scores there are
 answers: `oracle` (the class is the first input value), `nan` (not finite where that value is 3), `dead` (zeros)
 crash_at: the run, counted from 1, that ends the process; hang_at: the run that never returns
@@ -10,6 +11,7 @@ hoard_mb: memory that opening takes and never gives back
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +27,12 @@ from edgeopt.model import Artifact, Form, Model, TensorSpec
 CLASSES = 5
 
 
+def burn(microseconds: float) -> None:
+    until = time.thread_time() + microseconds / 1e6
+    while time.thread_time() < until:
+        pass
+
+
 class ScriptedSession(Session):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
@@ -34,15 +42,18 @@ class ScriptedSession(Session):
         self._hoard = np.ones(int(settings.get("hoard_mb", 0) * 1e6), np.uint8)
 
     def run(self, inputs: Arrays) -> Arrays:
-        until = time.perf_counter() + self._settings.get("microseconds", 0) / 1e6
         self._runs += 1
         if self._runs == self._settings.get("crash_at"):
             os.abort()
         if self._runs == self._settings.get("hang_at"):
             time.sleep(3600)
         scores = self._scores(inputs["image"])
-        while time.perf_counter() < until:
-            pass
+        if helper := self._settings.get("helper_microseconds"):
+            thread = threading.Thread(target=burn, args=(helper,))
+            thread.start()
+            thread.join()
+        time.sleep(self._settings.get("sleep_microseconds", 0) / 1e6)
+        burn(self._settings.get("microseconds", 0))
         return {"scores": scores}
 
     def _scores(self, images: Any) -> Any:

@@ -17,12 +17,13 @@ def fabricate(sets: int = 2, seed: int = 0, sides: tuple[str, ...] = ("a", "b"))
     return LatencySamples(
         sides=sides,
         digests=tuple(side * 64 for side in sides),
-        times_ns=random.integers(1, 10**9, (count, sets, 8, 5)),
+        times_ns=random.integers(10**6, 10**9, (count, sets, 8, 5)),
         order=random.permuted(np.tile(np.arange(count), (sets, 8, 1)), axis=2),
-        waited_ns=random.integers(0, 9, (count, sets, 8)),
+        waited_ns=random.integers(0, 10**6, (count, sets, 8, 5)),
         figures=random.integers(1, 10**9, (count, sets, 3)),
         throttled=random.random(sets) < 0.5,
         protocol=Protocol(seed=seed),
+        cores=(1,),
         batch=3,
         seconds=1.25,
         environment="machine",
@@ -39,7 +40,7 @@ def test_samples_survive_their_file(sets: int, seed: int) -> None:
     samples = fabricate(sets, seed)
     read = LatencySamples.from_npz(samples.to_npz())
     assert equal(read, samples)
-    assert read.protocol == samples.protocol
+    assert (read.protocol, read.cores) == (samples.protocol, samples.cores)
     assert read.times_ns.dtype == np.int64
     assert read.throttled.dtype == np.bool_
 
@@ -57,6 +58,7 @@ def test_extending_puts_sets_behind_each_other() -> None:
     assert np.array_equal(joined.times_ns[:, 2:], second.times_ns)
     assert np.array_equal(joined.throttled, [*first.throttled, *second.throttled])
     assert joined.order.shape[0] == joined.waited_ns.shape[1] == joined.figures.shape[1] == 5
+    assert joined.waited_ns.shape == joined.times_ns.shape
     assert joined.seconds == 2.5
 
 
@@ -66,6 +68,7 @@ def test_extending_puts_sets_behind_each_other() -> None:
         {"sides": ("a", "c")},
         {"digests": ("x", "y")},
         {"protocol": Protocol(iterations=9)},
+        {"cores": ()},
         {"batch": 4},
         {"environment": "another machine"},
     ],
@@ -77,10 +80,18 @@ def test_samples_of_two_measurements_are_never_joined(change: dict[str, object])
 
 def test_a_side_is_found_by_name_without_its_throttled_sets() -> None:
     samples = replace(fabricate(3), throttled=np.array([False, True, False]))
-    assert np.array_equal(samples.times_of("b"), samples.times_ns[1][[0, 2]])
+    assert np.array_equal(samples.times_of("b"), (samples.times_ns - samples.waited_ns)[1][[0, 2]])
     assert samples.kept_sets == 2
     assert samples.digest_of("b") == "b" * 64
     assert samples.figures_of("b")[0] == Figures(*samples.figures[1, 0])
+
+
+def test_waiting_longer_than_the_run_is_a_contradiction_and_taken_for_none() -> None:
+    times, waited = np.full((2, 1, 1, 2), 100), np.array([[[[30, 130]]], [[[0, 100]]]])
+    samples = replace(fabricate(1), times_ns=times, waited_ns=waited, throttled=np.array([False]))
+    assert samples.times_of("a").tolist() == [[[70, 100]]]
+    assert samples.times_of("b").tolist() == [[[100, 100]]]
+    assert samples.waited_share_of("a") == 0.8
 
 
 @pytest.mark.parametrize(("sets", "seconds", "exhausted"), [(10, 1.0, False), (40, 1.0, True), (10, 600.0, True)])

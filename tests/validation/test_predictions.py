@@ -93,9 +93,10 @@ def test_a_split_without_labels_can_be_predicted(tmp_path: Path) -> None:
     assert len(found.labels) == 0
 
 
-def test_a_label_beyond_the_classes_is_named(tmp_path: Path) -> None:
-    samples = write_samples(tmp_path, labels=[*LABELS[:6], 7, *LABELS[7:]])
-    with pytest.raises(DataError, match="sample 6 has label 7, and the network has classes 0 to 4"):
+@pytest.mark.parametrize("label", [CLASSES, CLASSES + 2])
+def test_a_label_beyond_the_classes_is_named(tmp_path: Path, label: int) -> None:
+    samples = write_samples(tmp_path, labels=[*LABELS[:6], label, *LABELS[7:]])
+    with pytest.raises(DataError, match=f"sample 6 has label {label}, and the network has classes 0 to 4"):
         predict(tmp_path, script(), samples)
     assert not (tmp_path / "out").exists()
 

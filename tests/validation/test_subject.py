@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,10 +41,42 @@ def hosted(**settings: object) -> Worker:
 def test_a_block_has_as_many_times_as_asked_and_each_is_that_of_one_run() -> None:
     with hosted(microseconds=800) as worker:
         block = worker.call("time_block", 2, 30)
-    assert len(block.times_ns) == 30
+    assert len(block.times_ns) == len(block.waited_ns) == 30
     assert min(block.times_ns) >= 800_000
-    assert np.median(block.times_ns) < 2_500_000
-    assert block.waited_ns >= 0
+    assert np.median(np.subtract(block.times_ns, block.waited_ns)) < 1_200_000
+    assert min(block.waited_ns) >= 0
+
+
+@pytest.fixture
+def hog() -> Iterator[int]:
+    """A core that two other processes want all the time."""
+    if not Path("/proc/thread-self/schedstat").exists():
+        pytest.skip("this system does not tell how long a process waits")
+    core = max(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    hogs = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    yield core
+    for process in hogs:
+        process.kill()
+        process.wait()
+
+
+def test_waiting_for_a_core_that_others_hold_is_told_apart_from_running(hog: int) -> None:
+    with hosted(microseconds=3000) as worker:
+        worker.call("pin", (hog,))
+        block = worker.call("time_block", 2, 60)
+    assert np.mean(block.times_ns) > 4_000_000
+    net = np.subtract(block.times_ns, block.waited_ns)
+    assert np.quantile(net, 0.9) == pytest.approx(3_050_000, rel=0.1)
+
+
+@pytest.mark.parametrize("elsewhere", ["helper_microseconds", "sleep_microseconds"])
+def test_waiting_is_not_told_apart_where_work_is_done_elsewhere(hog: int, elsewhere: str) -> None:
+    with hosted(**{"microseconds": 3000, elsewhere: 1000}) as worker:
+        worker.call("pin", (hog,))
+        block = worker.call("time_block", 2, 20)
+    assert np.mean(block.times_ns) > 4_000_000
+    assert set(block.waited_ns) == {0}
 
 
 @pytest.mark.usefixtures("_collector")

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripted_backend import script
+
+from edgeopt import files
+from edgeopt.validation import timing
+from edgeopt.validation.latency import ratio_interval
+from edgeopt.validation.latency_samples import Protocol
+from edgeopt.validation.timing import SideError, measure_sets
+
+pytestmark = pytest.mark.usefixtures("scripted")
+
+INPUTS = [{"image": np.full((2, 1, 2, 2), index, np.float32)} for index in range(3)]
+QUICK = Protocol(looks=(2, 3), blocks=3, iterations=4, seconds=60.0)
+
+
+def test_sides_are_timed_in_turns_and_the_slower_one_is_found(tmp_path: Path) -> None:
+    sides = {"slow": script(microseconds=900), "fast": script(microseconds=300)}
+    told: list[str] = []
+    samples = measure_sets(
+        sides, INPUTS, QUICK, 2, tmp_path / "lock", progress=lambda text, fraction: told.append(text)
+    )
+    assert samples.sides == ("slow", "fast")
+    assert samples.digests == tuple(artifact.digest() for artifact in sides.values())
+    assert samples.times_ns.shape == (2, 2, 3, 4)
+    assert samples.times_of("slow").min() >= 900_000
+    assert samples.times_of("fast").min() >= 300_000
+    assert samples.batch == 2
+    assert np.array_equal(np.sort(samples.order, axis=2), np.broadcast_to([0, 1], (2, 3, 2)))
+    assert told == ["set 1 of 2", "set 2 of 2"]
+    value = ratio_interval(samples, "fast", "slow", 0.05).value
+    assert value is not None
+    assert 0.2 < value < 0.8
+
+    again = measure_sets(sides, INPUTS, QUICK, 3, tmp_path / "lock", so_far=samples)
+    assert np.array_equal(again.times_ns[:, :2], samples.times_ns)
+    assert again.sets == 3
+    assert again.exhausted
+    assert again.seconds > samples.seconds
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_single_threaded_sides_are_pinned_to_one_core_and_others_to_none(threads: int, tmp_path: Path) -> None:
+    samples = measure_sets({"a": script()}, INPUTS, replace(QUICK, threads=threads), 1, tmp_path / "lock")
+    assert len(samples.cores) == (1 if threads == 1 else 0)
+    assert set(samples.cores) <= os.sched_getaffinity(0)
+
+
+def test_the_order_of_turns_comes_from_the_seed_alone(tmp_path: Path) -> None:
+    sides = {"a": script(), "b": script(microseconds=1), "c": script(microseconds=2)}
+    protocol = replace(QUICK, blocks=6)
+    orders = [measure_sets(sides, INPUTS, protocol, 1, tmp_path / "lock").order for _ in range(2)]
+    assert np.array_equal(orders[0], orders[1])
+    assert len({tuple(turns) for turns in orders[0][0]}) > 1
+
+
+def test_measuring_ends_when_its_time_is_spent_but_never_before_one_set(tmp_path: Path) -> None:
+    samples = measure_sets({"a": script()}, INPUTS, replace(QUICK, seconds=0.01), 3, tmp_path / "lock")
+    assert samples.sets == 1
+    assert samples.exhausted
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ({"refuse": True}, "the script says no"),
+        ({"crash_at": 1}, "SIGABRT"),
+        ({"crash_at": 60}, "SIGABRT"),
+        pytest.param({"hang_at": 60}, "did not answer within 6 s", marks=pytest.mark.slow),
+    ],
+)
+def test_a_side_that_fails_is_named_and_leaves_no_process(fault: dict[str, object], why: str, tmp_path: Path) -> None:
+    sides = {"good": script(), "x86/int8": script(**fault)}
+    began = time.monotonic()
+    with pytest.raises(SideError, match=why) as caught:
+        measure_sets(sides, INPUTS, replace(QUICK, call_seconds=6.0), 2, tmp_path / "lock")
+    assert caught.value.side == "x86/int8"
+    assert "`x86/int8` could not be timed" in caught.value.message
+    assert time.monotonic() - began < 25
+    with files.lock(tmp_path / "lock", wait=False) as free:
+        assert free
+
+
+def test_two_measurements_on_one_machine_wait_for_each_other(tmp_path: Path) -> None:
+    told: list[str] = []
+    waiting = threading.Event()
+
+    def progress(text: str, fraction: float | None) -> None:
+        told.append(text)
+        waiting.set()
+
+    def measure() -> None:
+        measure_sets({"a": script()}, INPUTS, QUICK, 1, tmp_path / "lock", progress=progress)
+
+    with files.lock(tmp_path / "lock"):
+        thread = threading.Thread(target=measure)
+        thread.start()
+        assert waiting.wait(10)
+        time.sleep(0.2)
+        assert told == ["waiting: something else on this machine is being timed"]
+    thread.join(20)
+    assert told[1:] == ["set 1 of 1"]
+
+
+def test_a_set_in_which_the_kernel_held_the_processes_back_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([3, 3, 3, 5])
+    monkeypatch.setattr(timing, "_times_throttled", lambda: next(counts))
+    samples = measure_sets({"a": script()}, INPUTS, QUICK, 2, tmp_path / "lock")
+    assert samples.throttled.tolist() == [False, True]
+
+
+def test_the_strongest_core_is_taken_and_of_equals_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    monkeypatch.setattr(timing, "_strength", lambda core: 1024 if core in (1, 2) else 512)
+    assert timing._cores(1) == (2,)
+    assert timing._cores(2) == ()
