@@ -1,4 +1,4 @@
-"""ResNet-20 on CIFAR-10, quantize only, beside ONNX Runtime's `quantize_static` (u8 activations, s8 weights per channel).
+"""ResNet-20 on CIFAR-10, quantize only, beside ONNX Runtime's `quantize_static` (u8 activations, s8 weights).
 
 Needs the data: the folder that `EDGEOPT_CIFAR10` names, with the checkpoint, and `train/` and `test/` unpacked in it;
 see recipes/README.md. Both models are made from the same ONNX file and the same 512 training images, judged on all

@@ -1,7 +1,7 @@
 """One target compared: its candidates beside the original and float, in accuracy, latency, memory and size.
 
-Steps that were stored give artifacts and predictions; here the sides that could be built are timed together, look by look
-while a latency budget is undecided, and everything becomes measurements of the report.
+Steps that were stored give artifacts and predictions; here the sides that could be built are timed together, look by
+look while a latency budget is undecided, and everything becomes measurements of the report.
 """
 
 from __future__ import annotations

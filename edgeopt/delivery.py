@@ -1,4 +1,4 @@
-"""What a run leaves: reports, raw samples, the winner's bundle, what else was built, and the torch network as it became.
+"""What a run leaves: reports, raw samples, the winner's bundle, what else was built, and the torch network at the end.
 
 Everything is made in a folder beside the destination, which it then replaces, so that a result is whole or not there.
 """

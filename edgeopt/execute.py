@@ -1,7 +1,7 @@
 """Run one step of a plan: found in the store, or done in a worker and stored.
 
-`Results` keeps what the steps gave, by id. A worker writes into a workspace of the store; what it returns is plain data and
-becomes the entry's result. This file knows what each action calls; `pipeline.py` knows the order.
+`Results` keeps what the steps gave, by id. A worker writes into a workspace of the store; what it returns is plain data
+and becomes the entry's result. This file knows what each action calls; `pipeline.py` knows the order.
 """
 
 from __future__ import annotations

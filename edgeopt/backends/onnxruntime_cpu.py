@@ -32,7 +32,8 @@ ARM = ("aarch64", "arm64")
 WEIGHT_AXES = {"Conv": 0, "Gemm": 1, "MatMul": 1}
 QUANTIZED = (*WEIGHT_AXES, "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid")
 PASSTHROUGH = (
-    "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Resize", "DepthToSpace", "Pad",
+    "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Resize", "DepthToSpace",
+    "Pad",
 )  # fmt: skip
 
 
@@ -47,8 +48,8 @@ class OnnxruntimeCpu(Backend):
     def profile(self) -> QuantizationProfile:
         """Per-channel weights; u8 activations on x86, s8 on arm; 7-bit weights where 8 bits would saturate.
 
-        Activations are asymmetric on arm too: a Relu before Q is dropped only where the zero point is the lowest integer,
-        without which 9 of 19 convolutions of a ResNet-20 ran in integers, with it all 19.
+        Activations are asymmetric on arm too: a Relu before Q is dropped only where the zero point is the lowest
+        integer, without which 9 of 19 convolutions of a ResNet-20 ran in integers, with it all 19.
 
         AVX2 adds pairs of u8 s8 products in 16 bits: two of 255 * 127 do not fit, two of 255 * 63 do.
         """

@@ -1,7 +1,7 @@
-"""Transformations of the model: one file per pass, thin; the machinery lies in `pruning`, `quantization` and `training`.
+"""Transformations of the model: one file per pass, thin; the machinery lies in `pruning`, `quantization`, `training`.
 
-A pass is one frozen pydantic model whose fields are its options in the recipe. To add one, write `passes/<name>.py` with
-a class of that name in CamelCase: its fields become the schema and the docs, and the contract tests find it.
+A pass is one frozen pydantic model whose fields are its options in the recipe. To add one, write `passes/<name>.py`
+with a class of that name in CamelCase: its fields become the schema and the docs, and the contract tests find it.
 """
 
 from __future__ import annotations

@@ -79,8 +79,13 @@ class Job:
         """Run edgeopt with these arguments from the folder of the job."""
         (self.folder / "tmp").mkdir(exist_ok=True)
         ran = subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environ(), capture_output=True, text=True, timeout=timeout
-        )  # fmt: skip
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environ(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
         return Ran(ran.returncode, ran.stdout, ran.stderr)
 
     def compile(self, *arguments: str) -> Ran:

@@ -32,7 +32,8 @@ def refused(ran: Ran, code: int, *words: str) -> None:
     """The one way in which everything is refused."""
     assert ran.code == code, ran.out + ran.err
     assert "Traceback" not in ran.err
-    assert "error: " in ran.err and "\nhint: " in ran.err, ran.err
+    assert "error: " in ran.err
+    assert "\nhint: " in ran.err, ran.err
     said = " ".join(ran.err.split())
     for word in words:
         assert word in said, ran.err
@@ -40,7 +41,7 @@ def refused(ran: Ran, code: int, *words: str) -> None:
 
 def nothing_left(job: Job) -> None:
     assert not job.out.exists()
-    assert not [path for path in job.folder.rglob(".tmp-*")]
+    assert not list(job.folder.rglob(".tmp-*"))
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,13 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(job: Job,
 def test_a_signal_cleans_up_and_the_next_run_goes_on(job: Job, sent: signal.Signals, code: int) -> None:
     (job.folder / "tmp").mkdir()
     process = subprocess.Popen(
-        job.command(*COMPILE), cwd=job.folder, env=job.environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
+        job.command(*COMPILE),
+        cwd=job.folder,
+        env=job.environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
     while not (workers_of(job) and stored(job)) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -133,11 +138,15 @@ def test_two_compiles_at_once_share_the_store(job: Job) -> None:
     (job.folder / "tmp").mkdir()
     both = [
         subprocess.Popen(
-            job.command("compile", "recipe.yaml", "--out", f"out{number}"), cwd=job.folder, env=job.environ(),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            job.command("compile", "recipe.yaml", "--out", f"out{number}"),
+            cwd=job.folder,
+            env=job.environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for number in range(2)
-    ]  # fmt: skip
+    ]
     said = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     reports = [json.loads((job.folder / f"out{number}/report.json").read_text()) for number in range(2)]
