@@ -20,7 +20,7 @@ from edgeopt.plan import Side, Step, TargetPlan
 from edgeopt.report import BuiltArtifact, CandidateResult, SideResult, TargetResult
 from edgeopt.report.judging import judge_target
 from edgeopt.select import Duel
-from edgeopt.store import Store
+from edgeopt.store import Found, Store
 from edgeopt.validation import Measurement
 from edgeopt.validation.accuracy import Predictions, load_predictions, measure_accuracy, pack_samples
 from edgeopt.validation.latency import SideError, measure_latency, measure_sets, ratio_interval
@@ -76,17 +76,27 @@ def time_target(
         BuildError: the original or float cannot be timed.
     """
     sides = {side.id: results.artifact(side.build) for side in buildable(target, results)}
-    parts = step.parts | {"sides": keys.digest({name: artifact.digest() for name, artifact in sides.items()})}
-    key = keys.digest(parts)
+    missing = [side.id for side in target.sides() if side.id not in sides]
+    parts = step.parts | ({"sides left out": ", ".join(missing)} if missing else {})
+    key = keys.digest(parts) if missing else step.key
     with store.hold(key):
         found = None if fresh else store.find(key)
-        if found and found.entry.result["decided"] and time.time() - found.entry.created < FRESH_SECONDS:
-            samples = LatencySamples.from_npz((found.folder / SAMPLES_FILE).read_bytes())
+        samples = None if found is None else _stored(found, sides)
+        if found is not None and samples is not None:
             return Timing(samples, True, found.entry.seconds)
         samples = _measure(sides, target, results, store.root / "locks" / "timing", progress)
         if set(samples.sides) == set(sides):
             _keep(step, key, parts, samples, target, results, store)
     return Timing(samples, False, samples.seconds)
+
+
+def _stored(found: Found, sides: dict[str, Artifact]) -> LatencySamples | None:
+    """Stored samples, if they are of today, decided, and of these very artifacts."""
+    if not found.entry.result["decided"] or time.time() - found.entry.created > FRESH_SECONDS:
+        return None
+    samples = LatencySamples.from_npz((found.folder / SAMPLES_FILE).read_bytes())
+    built = {name: artifact.digest() for name, artifact in sides.items()}
+    return samples if dict(zip(samples.sides, samples.digests, strict=True)) == built else None
 
 
 def _measure(

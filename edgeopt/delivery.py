@@ -16,10 +16,11 @@ from edgeopt.bundle.golden import Golden
 from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
 from edgeopt.comparison import Comparison
 from edgeopt.errors import UsageError
-from edgeopt.execute import Results, thread_environment
+from edgeopt.execute import Results
 from edgeopt.model import Model, TorchValue, write_model
 from edgeopt.plan import Side, TargetPlan
 from edgeopt.report import REPORT_FILE, Report, TargetResult, write_report
+from edgeopt.validation.subject import thread_environment
 
 GOLDEN_SAMPLES = 4
 

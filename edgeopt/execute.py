@@ -21,6 +21,7 @@ from edgeopt.model import Artifact, Facts, Model, load_artifact, load_model, wri
 from edgeopt.passes import PassResult
 from edgeopt.plan import Plan, Step, profile_of, source_request, split_samples
 from edgeopt.store import Found, Store
+from edgeopt.validation.subject import thread_environment
 from edgeopt.workers import Limits, Progress
 
 #: generous: they stop what hangs, not what is slow
@@ -146,7 +147,7 @@ def _predict(step: Step, results: Results, folder: Path, store: Store, progress:
     samples = results.splits().validation
     artifact = results.artifact(step.needs[0])
     workers.run(
-        "edgeopt.validation.accuracy:run_predictions", artifact, samples, step.options["batch"], folder,
+        "edgeopt.validation.predictions:run_predictions", artifact, samples, step.options["batch"], folder,
         limits=BUILD_LIMITS, progress=progress, environ=thread_environment(step.options["threads"]),
     )  # fmt: skip
     return {"facts": {}}
@@ -155,12 +156,6 @@ def _predict(step: Step, results: Results, folder: Path, store: Store, progress:
 ACTIONS: dict[str, Callable[[Step, Results, Path, Store, Progress], dict[str, Any]]] = {
     "load": _load, "split": _split, "pass": _pass, "build": _build, "predict": _predict,
 }  # fmt: skip
-
-
-def thread_environment(threads: int) -> dict[str, str]:
-    """Environment variables that hold every thread pool of a worker to this many threads."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {name: str(threads) for name in names}
 
 
 def _context(step: Step, results: Results, folder: Path) -> Context:

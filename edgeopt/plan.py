@@ -226,7 +226,7 @@ class _Builder:
         return self._add("build", f"build [{side}]", (model,), parts, name=backend, options=options)
 
     def _add_predict(self, target: Target, backend: str, build: str, side: str) -> str:
-        parts = keys.code_parts(["edgeopt.validation.accuracy", registry.module_of("backends", backend)])
+        parts = keys.code_parts(["edgeopt.validation.predictions", registry.module_of("backends", backend)])
         parts["machine"] = keys.digest(list(environment.cpu()))
         options = {"threads": target.threads, "batch": target.batch}
         return self._add("predict", f"predict [{side}]", (build, self._split), parts, options=options)
