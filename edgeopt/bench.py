@@ -16,7 +16,6 @@ from edgeopt.context import Context
 from edgeopt.errors import UsageError
 from edgeopt.model import Artifact
 from edgeopt.sources import SourceRequest
-from edgeopt.store import default_root
 from edgeopt.validation.latency import measure_latency, measure_sets, ratio_interval
 from edgeopt.validation.latency_samples import Protocol
 
@@ -38,7 +37,7 @@ def compare_files(first: Path, second: Path, *, backend: str, threads: int, batc
         if {spec.name: spec.with_batch(batch) for spec in sides["b"].inputs} != _shapes(inputs):
             raise UsageError("the two take different inputs", "compare two forms of one network")
         protocol = Protocol(looks=(sets,), threads=threads)
-        samples = measure_sets(sides, [inputs], protocol, sets, default_root() / "locks" / "timing")
+        samples = measure_sets(sides, [inputs], protocol, sets, environment.timing_lock())
     ratio = ratio_interval(samples, "b", "a", 1 - CONFIDENCE)
     rows = {}
     for name, path in (("a", first), ("b", second)):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgeopt import environment, files, gates, keys
 from edgeopt.backends import get
@@ -84,7 +83,7 @@ def time_target(
         samples = None if found is None else _stored(found, sides)
         if found is not None and samples is not None:
             return Timing(samples, True, found.entry.seconds)
-        samples = _measure(sides, target, results, store.root / "locks" / "timing", progress)
+        samples = _measure(sides, target, results, progress)
         if set(samples.sides) == set(sides):
             _keep(step, key, parts, samples, target, results, store)
     return Timing(samples, False, samples.seconds)
@@ -99,9 +98,7 @@ def _stored(found: Found, sides: dict[str, Artifact]) -> LatencySamples | None:
     return samples if dict(zip(samples.sides, samples.digests, strict=True)) == built else None
 
 
-def _measure(
-    sides: dict[str, Artifact], target: TargetPlan, results: Results, lock: Path, progress: Progress
-) -> LatencySamples:
+def _measure(sides: dict[str, Artifact], target: TargetPlan, results: Results, progress: Progress) -> LatencySamples:
     protocol = make_protocol(target, results.plan.recipe.seed)
     batches = results.splits().validation.batches(target.batch)
     whole = (batch.inputs for batch in batches if len(batch.indices) == target.batch)
@@ -113,9 +110,8 @@ def _measure(
     look = 0
     while True:
         try:
-            samples = measure_sets(
-                sides, inputs, protocol, protocol.looks[look], lock, so_far=samples, progress=progress
-            )
+            sets, lock = protocol.looks[look], environment.timing_lock()
+            samples = measure_sets(sides, inputs, protocol, sets, lock, so_far=samples, progress=progress)
         except SideError as error:
             sides, samples = _without(error, sides, target, results), None
             continue

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ def library_version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def timing_lock() -> Path:
+    """The file that everything on this machine that times anything locks meanwhile, whatever store it uses."""
+    return Path(tempfile.gettempdir()) / "edgeopt-timing.lock"
 
 
 def power_mode() -> str:

@@ -19,15 +19,13 @@ from edgeopt.data.splits import Splits
 from edgeopt.errors import EdgeoptError
 from edgeopt.model import Artifact, Facts, Model, load_artifact, load_model, write_artifact
 from edgeopt.passes import PassResult
-from edgeopt.plan import Plan, Step, profile_of, source_request, split_samples
+from edgeopt.plan import LOAD, SPLIT, Plan, Step, profile_of, source_request, split_samples
 from edgeopt.store import Found, Store
 from edgeopt.validation.subject import thread_environment
 from edgeopt.workers import Limits, Progress
 
-#: generous: they stop what hangs, not what is slow
-LOAD_LIMITS = Limits(seconds=1800)
-PASS_LIMITS = Limits(seconds=7 * 86400)
-BUILD_LIMITS = Limits(seconds=6 * 3600)
+#: of one step, unless the caller sets others: they stop what hangs, not what is slow
+LIMITS = Limits(seconds=86_400.0)
 
 #: waiting threads give their core away: on a shared machine, spinning costs a pass several times its time
 YIELDING = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -58,8 +56,8 @@ class Results:
 
     def splits(self) -> Splits:
         """The splits of the recipe with the rows that `read data` chose."""
-        whole = split_samples(self.plan.recipe, tuple(spec.name for spec in self.model("load original").inputs))
-        rows = self.found["read data"].entry.result["rows"]
+        whole = split_samples(self.plan.recipe, tuple(spec.name for spec in self.model(LOAD).inputs))
+        rows = self.found[SPLIT].entry.result["rows"]
         chosen = {name: replace(whole[origin], rows=kept and tuple(kept)) for name, (origin, kept) in rows.items()}
         return Splits(**chosen)
 
@@ -76,7 +74,28 @@ class Outcome:
     seconds: float
 
 
-def run_step(step: Step, results: Results, store: Store, progress: Progress, *, fresh: bool = False) -> Outcome:
+@dataclass(frozen=True)
+class Task:
+    """A step to be done in a worker, into `folder`."""
+
+    step: Step
+    results: Results
+    store: Store
+    folder: Path
+    limits: Limits
+    progress: Progress
+
+    def run(self, function: str, *arguments: Any, environ: dict[str, str] | None = None) -> Any:
+        """Run a named function in a worker under the limits of the step."""
+        environ = YIELDING | (environ or {})
+        return workers.run(
+            function, *arguments, limits=self.limits, progress=self.progress, environ=environ, name=self.step.id
+        )
+
+
+def run_step(
+    step: Step, results: Results, store: Store, progress: Progress, *, fresh: bool = False, limits: Limits = LIMITS
+) -> Outcome:
     """Find or do a step and note its result.
 
     Raises:
@@ -89,28 +108,24 @@ def run_step(step: Step, results: Results, store: Store, progress: Progress, *, 
             return Outcome(True, found.entry.seconds)
         started = time.monotonic()
         with store.workspace() as folder:
-            result = ACTIONS[step.action](step, results, folder, store, progress)
+            result = ACTIONS[step.action](Task(step, results, store, folder, limits, progress))
             seconds = time.monotonic() - started
             results.found[step.id] = store.put(step.key, step.id, step.parts, result, seconds, folder)
     return Outcome(False, seconds)
 
 
-def _load(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
-    request = source_request(results.plan.recipe)
-    _, facts = workers.run(
-        "edgeopt.sources:load_source", step.name, request, folder, limits=LOAD_LIMITS, progress=progress
-    )
+def _load(task: Task) -> dict[str, Any]:
+    request = source_request(task.results.plan.recipe)
+    _, facts = task.run("edgeopt.sources:load_source", task.step.name, request, task.folder)
     return {"facts": dict(facts)}
 
 
-def _split(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
-    recipe = results.plan.recipe
-    inputs = results.model("load original").inputs
+def _split(task: Task) -> dict[str, Any]:
+    recipe = task.results.plan.recipe
+    inputs = task.results.model(LOAD).inputs
     whole = split_samples(recipe, tuple(spec.name for spec in inputs))
     counts = {name: getattr(recipe.data, name).samples for name in whole}
-    splits: Splits = workers.run(
-        "edgeopt.data.splits:make_splits", whole, counts, inputs, limits=LOAD_LIMITS, progress=progress
-    )
+    splits: Splits = task.run("edgeopt.data.splits:make_splits", whole, counts, inputs)
     named = splits.named()
     rows = {name: (_origin(name, samples, whole), samples.rows) for name, samples in named.items()}
     summary = ", ".join(f"{len(samples)} {name}" for name, samples in named.items())
@@ -122,47 +137,43 @@ def _origin(name: str, samples: Samples, whole: dict[str, Samples]) -> str:
     return name if name in whole else next(origin for origin, known in whole.items() if known.path == samples.path)
 
 
-def _pass(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
-    context = replace(
-        _context(step, results, folder), profile=profile_of(step), checkpoints=Checkpoints(store.checkpoints(step.key))
-    )
-    result: PassResult = workers.run(
-        "edgeopt.passes:run_pass", step.name, step.options["options"], results.model(step.needs[0]), context,
-        limits=PASS_LIMITS, progress=progress, environ=YIELDING,
-    )  # fmt: skip
+def _pass(task: Task) -> dict[str, Any]:
+    step, model = task.step, task.results.model(task.step.needs[0])
+    result: PassResult = task.run("edgeopt.passes:run_pass", step.name, step.options["options"], model, _context(task))
     return {"changed": result.changed, "facts": dict(result.facts)}
 
 
-def _build(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
-    context = Context(folder=folder, seed=results.plan.recipe.seed, **step.options)
-    artifact: Artifact = workers.run(
-        "edgeopt.backends:build_artifact", step.name, results.model(step.needs[0]), context,
-        limits=BUILD_LIMITS, progress=progress,
-    )  # fmt: skip
-    write_artifact(artifact, folder)
+def _build(task: Task) -> dict[str, Any]:
+    step, model = task.step, task.results.model(task.step.needs[0])
+    context = Context(folder=task.folder, seed=task.results.plan.recipe.seed, **step.options)
+    artifact: Artifact = task.run("edgeopt.backends:build_artifact", step.name, model, context)
+    write_artifact(artifact, task.folder)
     return {"facts": dict(artifact.facts)}
 
 
-def _predict(step: Step, results: Results, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
-    samples = results.splits().validation
-    artifact = results.artifact(step.needs[0])
-    workers.run(
-        "edgeopt.validation.predictions:run_predictions", artifact, samples, step.options["batch"], folder,
-        limits=BUILD_LIMITS, progress=progress, environ=thread_environment(step.options["threads"]),
+def _predict(task: Task) -> dict[str, Any]:
+    options, artifact = task.step.options, task.results.artifact(task.step.needs[0])
+    task.run(
+        "edgeopt.validation.predictions:run_predictions", artifact, task.results.splits().validation,
+        options["batch"], task.folder, environ=thread_environment(options["threads"]),
     )  # fmt: skip
     return {"facts": {}}
 
 
-ACTIONS: dict[str, Callable[[Step, Results, Path, Store, Progress], dict[str, Any]]] = {
+ACTIONS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "load": _load, "split": _split, "pass": _pass, "build": _build, "predict": _predict,
 }  # fmt: skip
 
 
-def _context(step: Step, results: Results, folder: Path) -> Context:
+def _context(task: Task) -> Context:
     """A context with what the pass declares that it reads and no more: that is what its key covers."""
+    step, results = task.step, task.results
     declared = registry.resolve("passes", step.name)
     reads = {*declared.reads, *declared.may_read} - {"validation"}
     lent: dict[str, Any] = {name: samples for name, samples in results.splits().named().items() if name in reads}
     if "original" in reads:
-        lent["original"] = results.model("load original")
-    return Context(folder=folder, seed=results.plan.recipe.seed, **lent)
+        lent["original"] = results.model(LOAD)
+    return Context(
+        folder=task.folder, seed=results.plan.recipe.seed, profile=profile_of(step),
+        checkpoints=Checkpoints(task.store.checkpoints(step.key)), **lent,
+    )  # fmt: skip

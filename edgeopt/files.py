@@ -205,7 +205,8 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[boo
     """
     make_folder(path.parent)
     with _named_errors(path):
-        stream = path.open("a+b")
+        # One that is there is only read: it may be another user's.
+        stream = path.open("rb") if path.exists() else path.open("a+b")
     with stream:
         mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
         try:

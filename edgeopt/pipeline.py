@@ -8,18 +8,20 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeopt import environment
 from edgeopt.comparison import Comparison, buildable, compare, failure_of, predictions_of, time_target
 from edgeopt.delivery import check_output, deliver
 from edgeopt.errors import BuildError, DataError, EdgeoptError
-from edgeopt.execute import Outcome, Results, run_step
+from edgeopt.execute import LIMITS, Outcome, Results, run_step
 from edgeopt.model import Facts
 from edgeopt.plan import Plan, Side, Step, TargetPlan
 from edgeopt.report import RecipeSource, Report, StepResult, TargetResult
 from edgeopt.store import Store
 from edgeopt.validation.statistics import wilson_interval
+from edgeopt.workers import Limits
 
 
 class Watcher:
@@ -57,24 +59,40 @@ def run_plan(
     watcher: Watcher | None = None,
     fresh: bool = False,
     keep_going: bool = False,
+    limits: Limits = LIMITS,
 ) -> Report:
     """Run a plan and leave its result in `out` (default `build/<name>`), whole or not at all.
+
+    Args:
+        out: replaced as a whole, if it is the result of an earlier run.
+        watcher: told what the run is doing.
+        fresh: use nothing that is stored.
+        keep_going: go on with other targets where no candidate of one can be built.
+        limits: of each step.
 
     Raises:
         UsageError: the recipe names something that cannot be used, or `out` holds something else.
         TrustError: a file wants to run code, or is not what it should be.
         BuildError: the original cannot be run, or no candidate of a target could be built.
     """
-    return _Run(plan, store or Store(), output_folder(plan, out), watcher or Watcher(), fresh, keep_going).run()
+    run = _Run(plan, store or Store(), output_folder(plan, out), watcher or Watcher(), fresh, keep_going, limits)
+    return run.run()
 
 
+@dataclass
 class _Run:
     """The state of one run."""
 
-    def __init__(self, plan: Plan, store: Store, folder: Path, watcher: Watcher, fresh: bool, keep_going: bool) -> None:
-        self.plan, self.store, self.folder, self.watcher = plan, store, folder, watcher
-        self.fresh, self.keep_going = fresh, keep_going
-        self.results = Results(plan)
+    plan: Plan
+    store: Store
+    folder: Path
+    watcher: Watcher
+    fresh: bool
+    keep_going: bool
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        self.results = Results(self.plan)
         self.steps: list[StepResult] = []
 
     def run(self) -> Report:
@@ -100,7 +118,9 @@ class _Run:
             return
         self.watcher.start(step)
         try:
-            outcome = run_step(step, self.results, self.store, self.watcher.progress, fresh=self.fresh)
+            outcome = run_step(
+                step, self.results, self.store, self.watcher.progress, fresh=self.fresh, limits=self.limits
+            )
         except BuildError as error:
             self._fail(step, error)
         else:

@@ -21,6 +21,10 @@ from edgeopt.store import Store
 Action = Literal["load", "split", "pass", "build", "predict", "time"]
 
 
+#: the ids of the two steps that every plan begins with
+LOAD, SPLIT = "load original", "read data"
+
+
 class Step(Value):
     """One step whose result is stored.
 
@@ -185,7 +189,7 @@ class _Builder:
         weights = model.weights or model.onnx
         assert weights is not None
         parts[f"file {weights.name}"] = self.digests.of(weights)
-        return self._add("load", "load original", (), parts, name=source)
+        return self._add("load", LOAD, (), parts, name=source)
 
     def _add_split(self) -> str:
         parts = keys.code_parts(["edgeopt.data.splits", registry.module_of("data", self.recipe.data.format)])
@@ -195,7 +199,7 @@ class _Builder:
             files = registry.resolve("data", data.format)().files(samples.path)
             count = getattr(data, name).samples
             parts[f"{name} split"] = keys.digest([self.digests.of_all(files, samples.path), count])
-        return self._add("split", "read data", (self._load,), parts)
+        return self._add("split", SPLIT, (self._load,), parts)
 
     def _add_pass(self, entry: PassStep, model: str, backend: str, label: str) -> str:
         step = registry.resolve("passes", entry.name)(**entry.options)

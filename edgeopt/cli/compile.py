@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Where the result goes; default build/<name>.")
 @click.option("--fresh", is_flag=True, help="Use nothing that is stored: do and measure all again.")
 @click.option("--keep-going", is_flag=True, help="Go on with other targets where no candidate of one can be built.")
+@click.option("--time-limit", type=click.FloatRange(min=1), metavar="SECONDS", help="Of one step; default a day.")
+@click.option(
+    "--memory-limit", type=click.FloatRange(min=100), metavar="MB", help="Of one step; default the machine's."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of the tables.")
 @click.option("--verbose", is_flag=True, help="Show the whole log of a step that failed.")
 @click.pass_context
@@ -32,6 +36,8 @@ def command(
     out: Path | None,
     fresh: bool,
     keep_going: bool,
+    time_limit: float | None,
+    memory_limit: float | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -44,16 +50,21 @@ def command(
     Example:
       edgeopt compile recipes/digits.yaml --set seed=1
     """
+    from edgeopt.execute import LIMITS
     from edgeopt.pipeline import output_folder, run_plan
     from edgeopt.plan import make_plan
     from edgeopt.recipe import load_recipe
     from edgeopt.report import REPORT_FILE
     from edgeopt.store import Store
+    from edgeopt.workers import Limits
 
+    limits = Limits(time_limit or LIMITS.seconds, None if memory_limit is None else round(memory_limit * 1e6))
     store = Store()
     plan = make_plan(load_recipe(recipe, overrides), store, targets)
     with _live(quiet=as_json, verbose=verbose) as watcher:
-        report = run_plan(plan, store, out=out, watcher=watcher, fresh=fresh, keep_going=keep_going)
+        report = run_plan(
+            plan, store, out=out, watcher=watcher, fresh=fresh, keep_going=keep_going, limits=limits
+        )  # fmt: skip
     folder = output_folder(plan, out)
     if as_json:
         click.echo((folder / REPORT_FILE).read_text(encoding="utf8"), nl=False)

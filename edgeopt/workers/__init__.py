@@ -30,6 +30,9 @@ from typing import Any
 from edgeopt import environment
 from edgeopt.errors import WorkerError
 
+#: what to do about a child that does not answer
+HUNG = "see what it waits for, or give it more time"
+
 CHILD = Path(__file__).with_name("child.py")
 
 LOG_LINES = 12
@@ -71,14 +74,17 @@ def run(
     limits: Limits | None = None,
     progress: Progress = ignore_progress,
     environ: dict[str, str] | None = None,
+    name: str = "",
 ) -> Any:
-    """Run `function(*arguments)` in a process of its own and return what it returns.
+    """Run `function(*arguments)` in a process of its own and return what it returns; `name` is for messages.
 
     Raises:
         EdgeoptError: what the function raised.
         WorkerError: it crashed, hung or ran out of memory.
     """
-    with Worker("edgeopt.workers.child:Once", function, limits=limits, progress=progress, environ=environ) as worker:
+    once = "edgeopt.workers.child:Once"
+    name = name or function
+    with Worker(once, function, limits=limits, progress=progress, environ=environ, name=name) as worker:
         return worker.call("run", *arguments)
 
 
@@ -92,13 +98,14 @@ class Worker:
         limits: Limits | None = None,
         progress: Progress = ignore_progress,
         environ: dict[str, str] | None = None,
+        name: str = "",
     ) -> None:
         self._request = ("make", factory, arguments)
         self._limits = limits or Limits()
         self._progress = progress
         self._environ = environ or {}
         self._stack = contextlib.ExitStack()
-        self._name = arguments[0] if factory.endswith(":Once") else factory
+        self._name = name or factory
 
     def __enter__(self) -> Worker:
         self.start()
@@ -167,7 +174,7 @@ class Worker:
             with self._broken_pipe_named():
                 if not self._connection.poll(max(0.0, deadline - time.monotonic())):
                     self._kill()
-                    raise self._error(f"did not answer within {self._limits.seconds:g} s and was ended", "")
+                    raise self._error(f"did not answer within {self._limits.seconds:g} s and was ended", HUNG)
                 kind, content = self._connection.recv()
             if kind == "progress":
                 self._progress(*content)

@@ -157,6 +157,32 @@ def test_a_candidate_that_crashes_is_a_reported_loser(job: Job) -> None:
     assert "Traceback" not in ran.err
 
 
+def test_a_candidate_that_hangs_is_ended_at_its_limit(job: Job) -> None:
+    write_plugin(job, "    import time; time.sleep(600)")
+    job.edit("[onnxruntime_cpu]", "[broken]")
+    job.edit("      int8: [quantize_int8: {}]\n", "")
+    refused(job.compile("--time-limit", "8"), 5, "did not answer within 8 s")
+    nothing_left(job)
+
+
+def test_a_candidate_that_yields_nan_fails_whatever_its_accuracy(job: Job) -> None:
+    write_plugin(
+        job,
+        "    artifact = super().build(model, context, folder)\n"
+        "    return artifact.model_copy(update={'backend': 'broken'})\n"
+        "  def open(self, artifact):\n"
+        "    session = super().open(artifact)\n"
+        "    run = session.run\n"
+        "    session.run = lambda inputs: {name: array * float('nan') for name, array in run(inputs).items()}\n"
+        "    return session",
+    )
+    job.edit("[onnxruntime_cpu]", "[broken]")
+    job.edit("      int8: [quantize_int8: {}]\n", "")
+    ran = job.compile()
+    assert ran.code == 1, ran.out + ran.err
+    assert "not finite" in " ".join(ran.out.split())
+
+
 def test_where_no_candidate_can_be_built_the_exit_code_is_5(job: Job) -> None:
     write_plugin(job, '    raise MissingError("`libbroken` is not installed", "pip install libbroken")')
     job.edit("[onnxruntime_cpu]", "[broken]")
