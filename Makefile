@@ -16,6 +16,10 @@ PYTEST := $(BIN)/python -m pytest
 demo: $(STAMP)
 	$(BIN)/edgeopt compile recipes/digits.yaml
 
+# What `recipes/digits_onnx.yaml` starts from.
+recipes/digits/digits.onnx: $(STAMP) recipes/digits/export.py recipes/digits/network.py recipes/digits/digits.safetensors
+	$(BIN)/python recipes/digits/export.py
+
 test: $(STAMP)
 	$(PYTEST) -m "$(MARKS)" -n 2 --dist loadfile
 

@@ -18,7 +18,7 @@ SIZES = (32, 224)
 
 #: what each measured process runs: the pass itself, on a model that was exported before
 CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 from edgeopt import registry
 from edgeopt.context import Context
@@ -30,7 +30,8 @@ model, data, out = (Path(argument) for argument in sys.argv[1:4])
 samples = Samples(format="npz", path=data, inputs=("image",), preprocess=Preprocess(scale=0.00392157))
 profile = registry.resolve("backends", "onnxruntime_cpu")().profile()
 run_pass("quantize_int8", {}, load_model(model), Context(folder=out, calibration=samples, profile=profile))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(int(status["VmHWM"].split()[0]) / 1000)  # ru_maxrss would count the process that this one was forked from
 """
 
 

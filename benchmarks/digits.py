@@ -13,6 +13,8 @@ from typing import Any
 
 from tables import EDGEOPT, describe_machine, run, show
 
+from edgeopt.select import Duel, find_duel
+
 SEEDS = range(5)
 
 
@@ -35,13 +37,12 @@ def _row(seed: int, seconds: float, report: dict[str, Any]) -> list[object]:
     winner = next(one for one in target["candidates"] if one["id"] == (target["winner"] or "onnxruntime_cpu/int8"))
     found = {one["metric"]: one for one in winner["measurements"]}
     original = {one["metric"]: one for one in target["original"]["measurements"]}
-    duel = target["duels"][0]
-    int8_vs_fp32 = duel["ratio"] if duel["first"].endswith("fp32") is False else 1 / duel["ratio"]
+    duel = find_duel([Duel(**one) for one in target["duels"]], "onnxruntime_cpu/fp32", "onnxruntime_cpu/int8")
     share = found["size.bytes"]["value"] / original["size.bytes"]["value"]
     return [
         seed, f"{seconds:.0f}", report["verdict"], target["winner"],
         f"{1 / found['latency.ratio']['value']:.1f}×", f"{1 / found['latency.ratio_fp32']['value']:.1f}×",
-        f"{1 / int8_vs_fp32:.2f}×", f"{found['accuracy.drop_pp']['value']:.2f}",
+        f"{duel.ratio:.2f}×" if duel else "?", f"{found['accuracy.drop_pp']['value']:.2f}",
         f"{found['accuracy.drop_pp']['high']:.2f}", f"{100 * share:.1f} %",
     ]  # fmt: skip
 

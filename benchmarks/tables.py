@@ -1,4 +1,4 @@
-"""What the benchmarks share: a table on the terminal, and running a command with its time and peak memory."""
+"""What the benchmarks share: a table on the terminal, and running a command with its time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ EDGEOPT = [sys.executable, "-m", "edgeopt"]
 
 @dataclass(frozen=True)
 class Ran:
-    """A finished command: exit code, seconds, peak resident memory of it and its children, what it printed."""
+    """A finished command: exit code, seconds, what it printed."""
 
     code: int
     seconds: float
-    peak_mb: float
     output: str
 
 
@@ -45,11 +44,7 @@ def describe_machine() -> str:
 def run(command: Sequence[str], **environ: str) -> Ran:
     """Run a command to its end from the root of the project."""
     started = time.monotonic()
-    with subprocess.Popen(
+    process = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | environ, text=True
-    ) as process:
-        assert process.stdout is not None
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return Ran(process.returncode, time.monotonic() - started, usage.ru_maxrss / 1000, output)
+    )
+    return Ran(process.returncode, time.monotonic() - started, process.stdout)

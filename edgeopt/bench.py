@@ -16,7 +16,7 @@ from edgeopt.context import Context
 from edgeopt.errors import UsageError
 from edgeopt.model import Artifact
 from edgeopt.sources import SourceRequest
-from edgeopt.validation.latency import measure_latency, measure_sets, ratio_interval
+from edgeopt.validation.latency import Ratio, describe_waiting, measure_latency, measure_sets, ratio_interval
 from edgeopt.validation.latency_samples import Protocol
 
 CONFIDENCE = 0.95
@@ -24,6 +24,8 @@ CONFIDENCE = 0.95
 
 def compare_files(first: Path, second: Path, *, backend: str, threads: int, batch: int, sets: int) -> dict[str, Any]:
     """Time two artifacts in turns on random inputs; plain data with both sides and the ratio second ÷ first.
+
+    Bundles are opened for `threads` and `batch` too, whatever they were built for.
 
     Raises:
         UsageError: a file is neither an ONNX file nor a bundle, or the inputs of the two differ.
@@ -44,17 +46,17 @@ def compare_files(first: Path, second: Path, *, backend: str, threads: int, batc
         found = {one.metric: one.value for one in measure_latency(samples, name, 1 - CONFIDENCE)}
         rows[name] = {"path": str(path), "p50_ms": found["latency.p50_ms"], "p90_ms": found["latency.p90_ms"]}
     bounds = {"value": ratio.value, "low": ratio.low, "high": ratio.high, "confidence": CONFIDENCE}
-    return {**rows, "ratio": bounds, "sets": samples.sets, "sentence": _sentence(ratio.low, ratio.high),
-            "machine": environment.describe()}  # fmt: skip
+    return {**rows, "ratio": bounds, "sets": samples.sets, "sentence": _sentence(ratio),
+            "note": describe_waiting(samples), "machine": environment.describe()}  # fmt: skip
 
 
 def _artifact(path: Path, folder: Path, backend: str, threads: int, batch: int) -> Artifact:
     if not path.exists():
         raise UsageError(f"there is no `{path}`", "give an ONNX file or a bundle")
     if path.is_dir():
-        return load_bundle(path).artifact
+        return _set(load_bundle(path).artifact, threads, batch)
     if path.suffix == ".edgeopt":
-        return unpack_bundle(path, folder).artifact
+        return _set(unpack_bundle(path, folder).artifact, threads, batch)
     if registry.resolve("backends", backend).accepts != "onnx":
         raise UsageError(f"`{backend}` does not run ONNX files", "`edgeopt backends` lists what does")
     request = SourceRequest(root=path.parent.absolute(), onnx=path.absolute())
@@ -66,6 +68,10 @@ def _artifact(path: Path, folder: Path, backend: str, threads: int, batch: int) 
     return artifact
 
 
+def _set(artifact: Artifact, threads: int, batch: int) -> Artifact:
+    return artifact.model_copy(update={"settings": artifact.settings | {"threads": threads, "batch": batch}})
+
+
 def _inputs(artifact: Artifact, batch: int) -> Arrays:
     random = np.random.default_rng(0)
     return {spec.name: random.standard_normal(spec.with_batch(batch)).astype(spec.dtype) for spec in artifact.inputs}
@@ -75,9 +81,9 @@ def _shapes(inputs: Arrays) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in inputs.items()}
 
 
-def _sentence(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return "too few sets to tell"
-    if low > 1:
+def _sentence(ratio: Ratio) -> str:
+    if ratio.low is None or ratio.high is None:
+        return ratio.note
+    if ratio.low > 1:
         return "B is slower"
-    return "B is faster" if high < 1 else "no difference could be shown"
+    return "B is faster" if ratio.high < 1 else "no difference could be shown"

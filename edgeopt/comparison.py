@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgeopt import environment, files, gates, keys
+from edgeopt import environment, files, gates, keys, workers
 from edgeopt.backends import get
-from edgeopt.errors import BuildError, EdgeoptError
+from edgeopt.errors import EdgeoptError
 from edgeopt.execute import Results
 from edgeopt.model import Artifact
 from edgeopt.plan import Side, Step, TargetPlan
@@ -22,13 +23,13 @@ from edgeopt.select import Duel
 from edgeopt.store import Found, Store
 from edgeopt.validation import Measurement
 from edgeopt.validation.accuracy import Predictions, load_predictions, measure_accuracy, pack_samples
-from edgeopt.validation.latency import SideError, measure_latency, measure_sets, ratio_interval
+from edgeopt.validation.latency import SideError, describe_waiting, measure_latency, measure_sets, ratio_interval
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
 from edgeopt.validation.memory import measure_memory
 from edgeopt.validation.size import measure_size
 from edgeopt.workers import Progress
 
-SAMPLES_FILE = "latency.npz"
+SAMPLES, SAMPLES_FILE = "samples", "latency.npz"
 
 #: a latency is measured again after this: a machine changes
 FRESH_SECONDS = 86_400.0
@@ -80,32 +81,29 @@ def time_target(
     key = keys.digest(parts) if missing else step.key
     with store.hold(key):
         found = None if fresh else store.find(key)
-        samples = None if found is None else _stored(found, sides)
+        samples = None if found is None else _stored(found, sides, target, results)
         if found is not None and samples is not None:
             return Timing(samples, True, found.entry.seconds)
         samples = _measure(sides, target, results, progress)
-        if set(samples.sides) == set(sides):
-            _keep(step, key, parts, samples, target, results, store)
+        if set(samples.sides) == set(sides) and _decided(samples, target, results):
+            _keep(step, key, parts, samples, store)
     return Timing(samples, False, samples.seconds)
 
 
-def _stored(found: Found, sides: dict[str, Artifact]) -> LatencySamples | None:
-    """Stored samples, if they are of today, decided, and of these very artifacts."""
-    if not found.entry.result["decided"] or time.time() - found.entry.created > FRESH_SECONDS:
+def _stored(found: Found, sides: dict[str, Artifact], target: TargetPlan, results: Results) -> LatencySamples | None:
+    """Stored samples, if they are of today, of these very artifacts, and decide what there is to decide."""
+    if time.time() - found.entry.created > FRESH_SECONDS:
         return None
     samples = LatencySamples.from_npz((found.folder / SAMPLES_FILE).read_bytes())
     built = {name: artifact.digest() for name, artifact in sides.items()}
-    return samples if dict(zip(samples.sides, samples.digests, strict=True)) == built else None
+    same = dict(zip(samples.sides, samples.digests, strict=True)) == built
+    return samples if same and _decided(samples, target, results) else None
 
 
 def _measure(sides: dict[str, Artifact], target: TargetPlan, results: Results, progress: Progress) -> LatencySamples:
     protocol = make_protocol(target, results.plan.recipe.seed)
-    batches = results.splits().validation.batches(target.batch)
-    whole = (batch.inputs for batch in batches if len(batch.indices) == target.batch)
-    inputs = list(itertools.islice(whole, TIMED_BATCHES))
-    if not inputs:
-        what = f"the validation split has fewer samples than a batch of {target.batch}"
-        raise BuildError(what, f"lower `batch` of target `{target.name}`")
+    count = TIMED_BATCHES * target.batch
+    _, inputs = workers.run("edgeopt.data:read_first", results.splits().validation, count, target.batch)
     samples: LatencySamples | None = None
     look = 0
     while True:
@@ -121,9 +119,9 @@ def _measure(sides: dict[str, Artifact], target: TargetPlan, results: Results, p
 
 
 def _without(error: SideError, sides: dict[str, Artifact], target: TargetPlan, results: Results) -> dict[str, Artifact]:
-    """The sides but the one that failed, which must be a candidate: nothing can be compared without a reference."""
-    failed = next((side for side in target.candidates if side.id == error.side), None)
-    if failed is None:
+    """The sides but the one that failed; without the original nothing can be compared."""
+    failed = next(side for side in target.sides() if side.id == error.side)
+    if failed is target.original:
         raise error
     results.failed[failed.predict] = error
     return {name: artifact for name, artifact in sides.items() if name != error.side}
@@ -136,24 +134,17 @@ def _decided(samples: LatencySamples, target: TargetPlan, results: Results) -> b
             continue
         verdicts = gates.judge(target.budgets, measure_candidate(side, target, results, samples))
         missed = any(one.verdict == "fail" for one in verdicts)
-        if not missed and any(one.verdict == "inconclusive" and one.budget.startswith("latency") for one in verdicts):
+        if not missed and any(
+            one.verdict == "inconclusive" and one.budget.startswith(("latency", "throughput")) for one in verdicts
+        ):
             return False
     return True
 
 
-def _keep(
-    step: Step,
-    key: str,
-    parts: dict[str, str],
-    samples: LatencySamples,
-    target: TargetPlan,
-    results: Results,
-    store: Store,
-) -> None:
+def _keep(step: Step, key: str, parts: dict[str, str], samples: LatencySamples, store: Store) -> None:
     with store.workspace() as folder:
         files.write_bytes(folder / SAMPLES_FILE, samples.to_npz())
-        result = {"decided": _decided(samples, target, results), "facts": {}}
-        store.put(key, step.id, parts, result, samples.seconds, folder)
+        store.put(key, step.id, parts, {"facts": {}}, samples.seconds, folder)
 
 
 def measure_candidate(
@@ -193,12 +184,12 @@ def predictions_of(side: Side, results: Results) -> Predictions:
 
 def accuracy_file(target: TargetPlan) -> str:
     """Where the report keeps what every side of a target said of each image."""
-    return f"samples/{target.name}/accuracy.npz"
+    return f"{SAMPLES}/{target.name}/accuracy.npz"
 
 
 def latency_file(target: TargetPlan) -> str:
     """Where the report keeps every timed run of a target."""
-    return f"samples/{target.name}/{SAMPLES_FILE}"
+    return f"{SAMPLES}/{target.name}/{SAMPLES_FILE}"
 
 
 def compare(target: TargetPlan, results: Results, timing: Timing | None) -> Comparison:
@@ -221,18 +212,31 @@ def compare(target: TargetPlan, results: Results, timing: Timing | None) -> Comp
         candidates=tuple(_candidate(side, target, results, samples) for side in target.candidates),
         duels=_duels(target, samples),
         protocol=_describe(protocol, samples),
+        notes=tuple(_notes(target, results, samples)),
     )  # fmt: skip
     return Comparison(judge_target(result), raw)
 
 
+def _notes(target: TargetPlan, results: Results, samples: LatencySamples | None) -> Iterator[str]:
+    """What a reader must know beside the figures."""
+    for name, side in target.floats.items():
+        error = failure_of(side, results)
+        if error is not None:
+            yield f"float on {name} has no figures: {error.message}"
+    waiting = describe_waiting(samples) if samples is not None else ""
+    if waiting:
+        yield waiting
+
+
 def _reference(side: Side, target: TargetPlan, results: Results, samples: LatencySamples | None) -> SideResult:
     paired = None if side is target.original else predictions_of(target.original, results)
+    simulated, raw = get(side.backend).simulated, latency_file(target)
     found = measure_accuracy(predictions_of(side, results), paired, 0.95, raw=accuracy_file(target))
-    found.append(measure_size(results.artifact(side.build)))
+    found.append(measure_size(results.artifact(side.build), simulated=simulated))
     if samples is not None and side.id in samples.sides:
-        original = None if side is target.original else target.original.id
-        found += measure_latency(samples, side.id, 0.05, original=original, raw=latency_file(target))
-        found.append(measure_memory(samples, side.id, raw=latency_file(target)))
+        original, alpha = None if side is target.original else target.original.id, samples.protocol.alpha(0.95)
+        found += measure_latency(samples, side.id, alpha, original=original, raw=raw, simulated=simulated)
+        found.append(measure_memory(samples, side.id, raw=raw, simulated=simulated))
     return SideResult(backend=side.backend, measurements=tuple(found))
 
 

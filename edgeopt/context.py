@@ -5,6 +5,7 @@ A context is plain data and crosses to workers as it is. There are no globals: w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,10 @@ from pathlib import Path
 from edgeopt import files
 from edgeopt.data import Samples
 from edgeopt.model import Model, QuantizationProfile
-from edgeopt.workers import report_progress
+from edgeopt.workers import Progress, report_progress
+
+#: a checkpoint begins with the SHA-256 of the rest
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -25,17 +29,31 @@ class Checkpoints:
         """Keep `data` as the state after `number` epochs; the earlier ones are removed."""
         if self.folder is None:
             return
-        files.write_bytes(self.folder / f"{number:06d}.checkpoint", data)
+        files.write_bytes(self.folder / f"{number:06d}.checkpoint", hashlib.sha256(data).digest() + data)
         for path in self._paths()[:-1]:
             files.remove(path)
 
-    def latest(self) -> tuple[int, bytes] | None:
-        """The newest state that was put, and its number."""
-        paths = self._paths()
-        return (int(paths[-1].stem), paths[-1].read_bytes()) if paths else None
+    def latest(self, progress: Progress = report_progress) -> tuple[int, bytes] | None:
+        """The newest state that was put and is sound, and its number; a damaged one is removed with a word of it."""
+        for path in reversed(self._paths()):
+            stored = _read(path)
+            digest, data = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+            if hashlib.sha256(data).digest() == digest:
+                return int(path.stem), data
+            progress("a checkpoint is damaged: starting over", None)
+            files.remove(path)
+        return None
 
     def _paths(self) -> list[Path]:
         return [] if self.folder is None else sorted(self.folder.glob("*.checkpoint"))
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file; none where it cannot be read, as on a failing disk."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 @dataclass(frozen=True)

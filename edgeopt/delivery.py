@@ -5,37 +5,51 @@ Everything is made in a folder beside the destination, which it then replaces, s
 
 from __future__ import annotations
 
-import itertools
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeopt import files, keys, workers
+from edgeopt import files, keys, registry, workers
 from edgeopt.backends import Arrays
 from edgeopt.bundle.golden import Golden
 from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
-from edgeopt.comparison import Comparison
-from edgeopt.errors import UsageError
+from edgeopt.comparison import SAMPLES, Comparison
+from edgeopt.errors import EdgeoptError, UsageError
 from edgeopt.execute import Results
 from edgeopt.model import Model, TorchValue, write_model
 from edgeopt.plan import Side, TargetPlan
-from edgeopt.report import REPORT_FILE, Report, TargetResult, write_report
+from edgeopt.recipe import Recipe
+from edgeopt.report import Report, TargetResult, write_report
+from edgeopt.report.json import load_report
 from edgeopt.validation.subject import thread_environment
 
 GOLDEN_SAMPLES = 4
 
+OTHER_FOLDER = "choose another folder with `--out`"
+
 
 def check_output(folder: Path) -> None:
-    """Refuse to replace a folder that no run has made; clear up beside it after runs that died.
+    """Refuse to replace a folder that holds more than an earlier run left; clear up beside it after runs that died.
 
     Raises:
         UsageError: it holds something else.
     """
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"`{folder}` is not a folder", "choose another one with `--out`")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / REPORT_FILE).is_file():
-        raise UsageError(f"`{folder}` holds something that edgeopt did not make", "choose another folder with `--out`")
+        raise UsageError(f"`{folder}` is not a folder", OTHER_FOLDER)
+    strangers = sorted({path.name for path in folder.glob("*")} - _left_before(folder))
+    if strangers:
+        raise UsageError(f"`{folder}` holds `{strangers[0]}`, which edgeopt did not make there", OTHER_FOLDER)
     files.sweep(folder.absolute().parent)
+
+
+def _left_before(folder: Path) -> set[str]:
+    """The names in `folder` that an earlier run made; none if its report cannot be read."""
+    try:
+        report = load_report(folder)
+    except EdgeoptError:
+        return set()
+    formats = {registry.resolve("report", name).file_name for name in registry.names("report")}
+    return formats | {SAMPLES} | {target.name for target in report.targets}
 
 
 def deliver(report: Report, comparisons: Sequence[Comparison], results: Results, folder: Path) -> Report:
@@ -75,7 +89,7 @@ def _deliver_bundle(side: Side, target: TargetPlan, result: TargetResult, result
     contents = Contents(
         name=recipe.name, target=target.name, candidate=side.id, artifact=artifact,
         preprocess=recipe.data.preprocess, classes=tuple(recipe.data.classes) if recipe.data.classes else None,
-        compatible={"machine": platform.machine(), **artifact.requires}, recipe=recipe.text.encode(),
+        compatible={"machine": platform.machine(), **artifact.requires}, recipe=_recipe_as_run(recipe),
         golden=_golden(side, target, results),
         measurements=tuple(one.model_dump(mode="json") for one in candidate.measurements),
         verdicts=tuple(one.model_dump(mode="json") for one in candidate.verdicts),
@@ -83,11 +97,16 @@ def _deliver_bundle(side: Side, target: TargetPlan, result: TargetResult, result
     pack_bundle(contents, folder)
 
 
+def _recipe_as_run(recipe: Recipe) -> bytes:
+    """The recipe's text, with what was laid over it by `--set` said at the top."""
+    said = [f"# compiled with --set {override}\n" for override in recipe.overrides]
+    return ("".join(said) + recipe.text).encode()
+
+
 def _golden(side: Side, target: TargetPlan, results: Results) -> tuple[Golden, ...]:
     """A few validation samples as they were read, and what the winner makes of each."""
-    samples = results.splits().validation.first(GOLDEN_SAMPLES)
-    raw = list(itertools.islice(samples.open().read(samples.rows), GOLDEN_SAMPLES))
-    batches = [batch.inputs for batch in samples.batches(1)]
+    samples = results.splits().validation
+    raw, batches = workers.run("edgeopt.data:read_first", samples, GOLDEN_SAMPLES, 1)
     outputs: list[Arrays] = workers.run(
         "edgeopt.backends:run_each", results.artifact(side.build), batches, target.batch,
         environ=thread_environment(target.threads),

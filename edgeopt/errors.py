@@ -10,6 +10,7 @@
     │   ├── PassError      5  a pass failed
     │   ├── BackendError   5  a backend could not build, open or run an artifact
     │   ├── MissingError   5  a library or resource is not there
+    │   │   └── DiskError  5  the disk is full, which is no candidate's fault
     │   └── WorkerError    5  a child process crashed, hung or ran out of memory
     └── DeviceError        6  a device or a transfer failed
 
@@ -20,21 +21,42 @@ Anything else that is raised is a bug in edgeopt and exits with 70.
 from __future__ import annotations
 
 import difflib
+import errno
+import sys
+import traceback
 from collections.abc import Iterable
+
+#: top-level module → the extra that brings it, where that is not `compile`
+EXTRAS = {
+    "asyncssh": "ssh", "httpx": "registry", "onnxruntime": "cpu", "openvino": "openvino", "polygraphy": "tensorrt",
+    "sklearn": "data", "tensorrt": "tensorrt", "uvicorn": "serve",
+}  # fmt: skip
+#: what the extra `compile` brings
+COMPILE = ("jinja2", "onnx", "onnxscript", "onnxslim", "rich", "safetensors", "torch", "torch_pruning")
+
+TRACE_LINES = 60
 
 
 class EdgeoptError(Exception):
-    """A fault that the user can act on: `message` says what and where, `hint` what to do next."""
+    """A fault that the user can act on: `message` says what and where, `hint` what to do next.
+
+    `log` holds last lines that tell more: of a traceback that did not leave its process, or what a process wrote.
+    """
 
     exit_code = 5
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", log: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.log = log
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message, self.hint)
+    def keep_trace(self, cause: BaseException | None) -> EdgeoptError:
+        """This error, with the end of the cause's traceback as its log unless it has one: causes cross no pipe."""
+        if cause is not None and not self.log:
+            lines = "".join(traceback.format_exception(cause)).splitlines()
+            self.log = "\n".join(line[:400] for line in lines[-TRACE_LINES:])
+        return self
 
 
 class UsageError(EdgeoptError):
@@ -73,19 +95,49 @@ class MissingError(BuildError):
     pass
 
 
+class DiskError(MissingError):
+    """A full disk. It says nothing of what was being made, so no candidate may lose by it."""
+
+    def __init__(self, message: str = "no space left on the disk", hint: str = "", log: str = "") -> None:
+        super().__init__(message, hint or "free some space, then run again", log)
+
+
 class WorkerError(BuildError):
     """A child process that did not answer; `log` holds the last lines that it wrote."""
-
-    def __init__(self, message: str, hint: str = "", log: str = "") -> None:
-        super().__init__(message, hint)
-        self.log = log
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message, self.hint, self.log)
 
 
 class DeviceError(EdgeoptError):
     exit_code = 6
+
+
+def fault_of_place(error: BaseException) -> MissingError | None:
+    """The name of what nobody's code is to blame for: a library that is not installed, or a full disk."""
+    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+        if error.name == "edgeopt" or error.name in sys.stdlib_module_names:
+            return None
+        extra = EXTRAS.get(error.name, "compile" if error.name in COMPILE else "")
+        hint = f"pip install 'edgeopt[{extra}]'" if extra else "install it into the Python that runs edgeopt"
+        return MissingError(f"`{error.name}` is not installed", hint)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskError(f"no space left on the disk{_place(error)}")
+    return None
+
+
+def fault_of_file(error: BaseException) -> UsageError | None:
+    """The name of what the system says of a file that it names: nothing else in the error is for a user."""
+    if isinstance(error, OSError) and error.filename is not None:
+        hint = "check that it is there, and that you may use it"
+        return UsageError(f"cannot use {_quoted(error)}: {(error.strerror or type(error).__name__).lower()}", hint)
+    return None
+
+
+def _place(error: OSError) -> str:
+    return f" for {_quoted(error)}" if error.filename is not None else ""
+
+
+def _quoted(error: OSError) -> str:
+    name = error.filename
+    return f"`{name.decode(errors='replace') if isinstance(name, bytes) else name}`"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -106,6 +106,8 @@ def run_step(
         if found is not None:
             results.found[step.id] = found
             return Outcome(True, found.entry.seconds)
+        if fresh:
+            store.forget_checkpoints(step.key)
         started = time.monotonic()
         with store.workspace() as folder:
             result = ACTIONS[step.action](Task(step, results, store, folder, limits, progress))
@@ -145,7 +147,7 @@ def _pass(task: Task) -> dict[str, Any]:
 
 def _build(task: Task) -> dict[str, Any]:
     step, model = task.step, task.results.model(task.step.needs[0])
-    context = Context(folder=task.folder, seed=task.results.plan.recipe.seed, **step.options)
+    context = Context(folder=task.folder, **step.options)
     artifact: Artifact = task.run("edgeopt.backends:build_artifact", step.name, model, context)
     write_artifact(artifact, task.folder)
     return {"facts": dict(artifact.facts)}

@@ -1,8 +1,9 @@
 """The only place that mutates files: atomic, fsynced, and open to faults that tests inject.
 
 A file or folder appears under its final name by a rename after its bytes are on the disk, so a reader sees the old
-content or the new and nothing between. Temporary names carry the process that made them and when it started, so that
-`sweep` removes what dead processes left even where their number is in use again, as it often is in containers.
+content or the new and nothing between. Temporary names carry the process that made them, when it started, and the
+machine and container whose numbers these are, so that `sweep` removes what dead processes left even where their number
+is in use again, and nothing that lives on another machine or in another container.
 """
 
 from __future__ import annotations
@@ -11,18 +12,27 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import hashlib
 import os
+import platform
+import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edgeopt.errors import MissingError, UsageError
+from edgeopt.errors import DiskError, MissingError, UsageError
 
-TEMPORARY = ".tmp-"
+TEMPORARY = ".edgeopt-tmp-"
+#: place, process, when it started, a random token; `sweep` touches nothing else
+TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{12})-([0-9]{1,7})-([0-9]+|untold|dead)-[0-9a-f]{12}")
+
+#: whether a process of another place lives cannot be seen, but none leaves a temporary name alone for so long
+FOREIGN_SECONDS = 86_400.0
 
 CHUNK_BYTES = 1 << 20
 
@@ -56,7 +66,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically and durably; the folder is made if it is missing.
 
     Raises:
-        MissingError: the disk is full.
+        DiskError: the disk is full.
         UsageError: the place cannot be written.
     """
     with _named_errors(path):
@@ -186,14 +196,18 @@ def remove(path: Path) -> None:
 
 
 def sweep(parent: Path) -> int:
-    """Remove what dead processes left in `parent` under temporary names; returns how many things."""
+    """Remove what dead processes left in `parent` under temporary names; returns how many things.
+
+    What a process of another machine or container left goes when it has lain untouched for a day. What cannot be
+    removed, as another user's, stays.
+    """
     swept = 0
     for path in parent.glob(f"{TEMPORARY}*"):
-        process, started, *_ = *path.name.removeprefix(TEMPORARY).split("-"), ""
-        if process.isdigit() and not _alive(int(process), started):
+        if (name := TEMPORARY_NAME.fullmatch(path.name)) and _left_over(path, *name.groups()):
             observe("remove", path)
-            _delete(path)
-            swept += 1
+            with contextlib.suppress(OSError):
+                _delete(path)
+                swept += 1
     return swept
 
 
@@ -218,11 +232,28 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[boo
 
 
 def _temporary(parent: Path) -> Path:
-    return parent / f"{TEMPORARY}{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(6)}"
+    process = os.getpid()
+    return parent / f"{TEMPORARY}{_place()}-{process}-{_started(process)}-{secrets.token_hex(6)}"
 
 
-def _alive(process: int, started: str) -> bool:
-    return _started(process) in (started, UNTOLD)
+def _left_over(path: Path, place: str, process: str, started: str) -> bool:
+    if place == _place():
+        return _started(int(process)) not in (started, UNTOLD)
+    try:
+        return path.lstat().st_mtime < time.time() - FOREIGN_SECONDS
+    except OSError:  # somebody else has swept it
+        return False
+
+
+@functools.cache
+def _place() -> str:
+    """A digest of what makes a process number mean something: the machine, its boot, and the container's numbering."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _started(process: int) -> str:
@@ -289,7 +320,7 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MissingError(f"no space left on the disk for `{path}`", "free some space, then run again") from error
+            raise DiskError(f"no space left on the disk for `{path}`") from error
         if error.errno == errno.EIO:
             raise MissingError(
                 f"the disk failed at `{path}`: {error.strerror}", "check the disk, then run again"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.util
 import json
 import sys
 import time
@@ -38,23 +39,27 @@ def digest(parts: object) -> str:
 
 
 def code_parts(modules: Iterable[str]) -> dict[str, str]:
-    """Key parts for code: one for each edgeopt file that the modules import, transitively, and one for each library.
+    """Key parts for code: one for each file of ours that the modules import, transitively, and one for each library.
 
-    `modules` are dotted names; those outside edgeopt stand for third-party code, known by its distribution's version.
+    `modules` are dotted names. Ours is what lies in edgeopt and, where a module is a third party's plug-in, in its
+    package, with what is beside it unless that is where everything is installed: a plug-in under development changes
+    without its version telling.
     """
     code, libraries, seen = dict[str, str](), set[str](), set[str]()
     waiting = list(modules)
+    homes = [PACKAGE.parent, *dict.fromkeys(home for name in waiting if (home := _home_of(name)))]
+    plugins = {name.split(".")[0] for name in waiting}
     while waiting:
         name = waiting.pop()
         if name in seen:
             continue
         seen.add(name)
-        path = _module_path(PACKAGE, name)
+        home, path = _locate(name, homes, plugins)
         if name.split(".")[0] != "edgeopt":
             libraries.add(name.split(".")[0])
-        elif path is not None:
-            source = _read_source(path, PACKAGE.parent, path.stat().st_mtime_ns)
-            code[f"code {path.relative_to(PACKAGE.parent)}"] = source.sha256
+        if path is not None:
+            source = _read_source(path, home, path.stat().st_mtime_ns)
+            code[f"code {path.relative_to(home)}"] = source.sha256
             waiting += [name.rpartition(".")[0], *source.imports]
     return code | {f"library {name}": version for name in libraries if (version := _library_version(name))}
 
@@ -164,13 +169,40 @@ def _imported(tree: ast.Module, package: tuple[str, ...]) -> Iterator[str]:
             yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)  # each may be a module
 
 
-@functools.cache
-def _module_path(package: Path, name: str) -> Path | None:
-    """The file of an edgeopt module; None for the package itself, whose names are lazy, and for other names."""
-    base = package.parent.joinpath(*name.split("."))
-    if base == package or name.split(".")[0] != package.name:
+def _locate(name: str, homes: list[Path], plugins: set[str]) -> tuple[Path, Path | None]:
+    """The file of a module of edgeopt or of a plug-in, and the folder that its package lies in; None for all others.
+
+    None for edgeopt itself too, whose names are lazy.
+    """
+    first = name.split(".")[0]
+    if first == "edgeopt":
+        return PACKAGE.parent, None if name == first else _module_path(PACKAGE.parent, name)
+    for home in homes[1:]:
+        installed = {"site-packages", "dist-packages"} & set(home.parts)
+        path = _module_path(home, name) if first in plugins or not installed else None
+        if path is not None and first not in sys.stdlib_module_names:
+            return home, path
+    return PACKAGE.parent, None
+
+
+def _home_of(name: str) -> Path | None:
+    """The folder that a plug-in's package lies in; None for edgeopt, and for what has no file."""
+    if name.split(".")[0] == "edgeopt":
         return None
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # not there, or made by hand
+        return None
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None
+    depth = name.count(".") + (spec.submodule_search_locations is not None)
+    return Path(spec.origin).parents[depth]
+
+
+def _module_path(home: Path, name: str) -> Path | None:
+    base = home.joinpath(*name.split("."))
+    files_of = (base.with_suffix(".py"), base / "__init__.py") if name else ()
+    return next((path for path in files_of if path.is_file()), None)
 
 
 @functools.cache

@@ -14,12 +14,12 @@ from pathlib import Path
 from edgeopt import environment
 from edgeopt.comparison import Comparison, buildable, compare, failure_of, predictions_of, time_target
 from edgeopt.delivery import check_output, deliver
-from edgeopt.errors import BuildError, DataError, EdgeoptError
+from edgeopt.errors import BuildError, DataError, DiskError, EdgeoptError
 from edgeopt.execute import LIMITS, Outcome, Results, run_step
 from edgeopt.model import Facts
 from edgeopt.plan import Plan, Side, Step, TargetPlan
 from edgeopt.report import RecipeSource, Report, StepResult, TargetResult
-from edgeopt.store import Store
+from edgeopt.store import Store, recipe_slot
 from edgeopt.validation.statistics import wilson_interval
 from edgeopt.workers import Limits
 
@@ -36,7 +36,7 @@ class Watcher:
     def progress(self, text: str, fraction: float | None) -> None:
         """The running step tells how far it is."""
 
-    def done(self, step: Step, outcome: Outcome, facts: Facts) -> None:
+    def done(self, step: Step, result: StepResult) -> None:
         """A step ended well."""
 
     def failed(self, step: Step, error: EdgeoptError) -> None:
@@ -104,7 +104,10 @@ class _Run:
                 if step.action != "time":
                     self._run_step(step)
             comparisons = [self._compare(target) for target in self.plan.targets]
-            self.store.remember(self.plan.recipe.name, {step.id: step.parts for step in self.plan.steps})
+            self.store.remember(
+                recipe_slot(self.plan.recipe.path, self.plan.recipe.name),
+                {step.id: step.parts for step in self.plan.steps},
+            )
             report = self._report([comparison.result for comparison in comparisons], time.monotonic() - started)
             report = deliver(report, comparisons, self.results, self.folder)
         for note in report.notes:
@@ -121,22 +124,22 @@ class _Run:
             outcome = run_step(
                 step, self.results, self.store, self.watcher.progress, fresh=self.fresh, limits=self.limits
             )
+        except DiskError:
+            raise  # no fault of a candidate: with room for it, it might have won
         except BuildError as error:
             self._fail(step, error)
         else:
-            self._done(step, outcome)
+            self._done(step, outcome, self.results.facts(step.id))
+            self._check_batches(step)
             self._check_original(step)
 
-    def _done(self, step: Step, outcome: Outcome) -> None:
-        facts = self.results.facts(step.id)
-        scope = step.id.partition(" [")[2].rstrip("]")
-        self.steps.append(
-            StepResult(
-                id=step.id, name=step.id.partition(" [")[0], key=step.key, cached=outcome.cached,
-                seconds=round(outcome.seconds, 3), scope=scope, facts=dict(facts),
-            )
+    def _done(self, step: Step, outcome: Outcome, facts: Facts) -> None:
+        done = StepResult(
+            id=step.id, name=step.title, key=step.key, cached=outcome.cached, seconds=round(outcome.seconds, 3),
+            scope=step.scope, facts=dict(facts),
         )  # fmt: skip
-        self.watcher.done(step, outcome, facts)
+        self.steps.append(done)
+        self.watcher.done(step, done)
 
     def _fail(self, step: Step, error: BuildError) -> None:
         """Note the failure of a candidate; raise where nothing can go on without the step."""
@@ -147,6 +150,16 @@ class _Run:
         for target in self.plan.targets:
             if not self.keep_going and all(_has_failed(side, self.plan, self.results) for side in target.candidates):
                 raise error
+
+    def _check_batches(self, step: Step) -> None:
+        """There must be a batch to time, which is found out here, before anything is trained."""
+        if step.action != "split":
+            return
+        images = len(self.results.splits().validation)
+        for target in self.plan.targets:
+            if images < target.batch:
+                what = f"the validation split has {images} samples, target `{target.name}` takes {target.batch} at once"
+                raise DataError(what, "lower its `batch`, or add samples")
 
     def _check_original(self, step: Step) -> None:
         """The original must give numbers, and those that the recipe expects of it."""
@@ -170,34 +183,31 @@ class _Run:
                 )
 
     def _compare(self, target: TargetPlan) -> Comparison:
-        step = self.plan.step(target.time)
-        timing = None
+        step, timing = self.plan.step(target.time), None
         if any(side in buildable(target, self.results) for side in target.candidates):
             self.watcher.start(step)
-            timing = time_target(
-                step, target, self.results, self.store, self.watcher.progress, fresh=self.fresh
-            )  # fmt: skip
+            timing = time_target(step, target, self.results, self.store, self.watcher.progress, fresh=self.fresh)
+            for side in target.sides():
+                if side.predict in self.results.failed and side.predict in self.results.found:
+                    self.watcher.failed(step, self.results.failed[side.predict])
             samples = timing.samples
             blocks = f"{samples.sets * samples.protocol.blocks} blocks × {samples.protocol.iterations}"
-            facts: dict[str, str | int | float] = {"summary": f"{blocks}, {samples.sets} sets of workers"}
-            outcome = Outcome(timing.cached, timing.seconds)
-            self.steps.append(
-                StepResult(
-                    id=step.id, name="time", key=step.key, cached=timing.cached,
-                    seconds=round(timing.seconds, 3), scope=target.name, facts=facts,
-                )
-            )  # fmt: skip
-            self.watcher.done(step, outcome, facts)
+            summary = f"{blocks}, {samples.sets} sets of workers"
+            self._done(step, Outcome(timing.cached, timing.seconds), {"summary": summary})
         return compare(target, self.results, timing)
+
+    def _images(self) -> int:
+        return len(predictions_of(self.plan.targets[0].original, self.results).classes)
 
     def _report(self, targets: Sequence[TargetResult], seconds: float) -> Report:
         recipe = self.plan.recipe
         return Report(
             edgeopt=environment.library_version("edgeopt") or "unknown",
             recipe=RecipeSource(
-                name=recipe.name, path=str(recipe.path), sha256=hashlib.sha256(recipe.text.encode()).hexdigest()
+                name=recipe.name, path=str(recipe.path), sha256=hashlib.sha256(recipe.text.encode()).hexdigest(),
+                overrides=recipe.overrides,
             ),
-            seed=recipe.seed, validation_images=len(self.results.splits().validation),
+            seed=recipe.seed, validation_images=self._images(),
             environment=environment.fingerprint(), seconds=round(seconds, 1), notes=tuple(self.store.notes),
             steps=tuple(self.steps), targets=tuple(targets),
         )  # fmt: skip

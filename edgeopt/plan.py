@@ -6,6 +6,7 @@ A step is told apart by its key, so two candidates that begin with the same pass
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal
 
 from pydantic import Field
@@ -39,6 +40,16 @@ class Step(Value):
     options: dict[str, Any] = {}
     parts: dict[str, str] = Field(repr=False)
     key: str
+
+    @property
+    def title(self) -> str:
+        """The id without what it was run for."""
+        return self.id.partition(" [")[0]
+
+    @property
+    def scope(self) -> str:
+        """What the step was run for, such as a variant; empty where it serves all."""
+        return self.id.partition(" [")[2].rpartition("]")[0]
 
 
 class Side(Value):
@@ -168,9 +179,10 @@ class _Builder:
     def _side(self, target: Target, backend: str, id: str, variant: str, passes: list[PassStep]) -> Side:
         model, steps = self._load, []
         own = len(passes) - len(target.variants[variant].passes) if variant else 0
+        label = id if len(target.backends) > 1 else variant or "float"
         for position, entry in enumerate(passes):
-            label = id if len(target.backends) > 1 else variant
-            model = self._add_pass(entry, model, backend, (label or "float") if position >= own else "")
+            labels = (label, f"{target.name}/{label}") if position >= own else ("", target.name)
+            model = self._add_pass(entry, model, backend, labels)
             steps.append(model)
         build = self._add_build(target, backend, model, f"{target.name}/{id}")
         predict = self._add_predict(target, backend, build, f"{target.name}/{id}")
@@ -201,7 +213,7 @@ class _Builder:
             parts[f"{name} split"] = keys.digest([self.digests.of_all(files, samples.path), count])
         return self._add("split", SPLIT, (self._load,), parts)
 
-    def _add_pass(self, entry: PassStep, model: str, backend: str, label: str) -> str:
+    def _add_pass(self, entry: PassStep, model: str, backend: str, labels: tuple[str, str]) -> str:
         step = registry.resolve("passes", entry.name)(**entry.options)
         profile = registry.resolve("backends", backend)().profile() if step.needs_profile else None
         parts = keys.code_parts([registry.module_of("passes", entry.name)])
@@ -218,7 +230,7 @@ class _Builder:
         options = {"options": step.model_dump(mode="json"), "profile": profile and profile.model_dump(mode="json")}
         key = self._key("pass", entry.name, needs, parts)
         shared = next((known.id for known in self.steps.values() if known.key == key), None)
-        id = self._free_id(f"{entry.name} [{label}]" if label else entry.name)
+        id = self._free_id(entry.name, labels)
         return shared or self._add("pass", id, tuple(needs), parts, name=entry.name, options=options)
 
     def _add_build(self, target: Target, backend: str, model: str, side: str) -> str:
@@ -240,7 +252,7 @@ class _Builder:
         parts["machine and its power mode"] = environment.fingerprint_digest()
         parts["budgets"] = keys.digest(budgets.model_dump(mode="json"))
         parts["threads, batch and seed"] = f"{target.threads}, {target.batch} and {self.recipe.seed}"
-        return self._add("time", f"time [{target.name}]", builds, parts)
+        return self._add("time", f"time [{target.name}]", (*builds, self._split), parts)
 
     def _key(self, action: str, name: str, needs: list[str] | tuple[str, ...], parts: dict[str, str]) -> str:
         return keys.digest([action, name, [self.steps[need].key for need in needs], parts])
@@ -254,11 +266,11 @@ class _Builder:
         self.steps[id] = Step(id=id, action=action, needs=needs, name=name, options=options or {}, parts=parts, key=key)
         return id
 
-    def _free_id(self, wanted: str) -> str:
-        number, id = 2, wanted
-        while id in self.steps:
-            id, number = f"{wanted} {number}", number + 1
-        return id
+    def _free_id(self, name: str, labels: tuple[str, str]) -> str:
+        """The name with the short label, or with the long one where another target has taken that."""
+        short, long = (f"{name} [{label}]" if label else name for label in labels)
+        numbered = (f"{long[:-1]} {number}]" for number in itertools.count(2))
+        return next(id for id in itertools.chain((short, long), numbered) if id not in self.steps)
 
 
 def profile_of(step: Step) -> QuantizationProfile | None:

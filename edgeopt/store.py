@@ -3,7 +3,7 @@
     <root>/steps/<key>/entry.json     what the step was, the parts of its key, its result, every file with its digest
     <root>/steps/<key>/files/         what it wrote
     <root>/checkpoints/<key>/         the state of a step that has not finished
-    <root>/latest/<recipe>.json       step id → key of its last run: what `cache why` compares with
+    <root>/latest/<slot>.json         step id → key of its last run: what `cache why` compares with
     <root>/locks/                     kernel locks; never deleted
 
 A result appears by rename after fsync, is hashed again on every read, and is never written for a failure. Concurrent
@@ -74,6 +74,11 @@ def default_root() -> Path:
         raise UsageError("no home folder to keep finished steps in", "name a folder in `EDGEOPT_CACHE`") from error
 
 
+def recipe_slot(path: Path, name: str) -> str:
+    """What a recipe's run is remembered under: its name, and its place, since two recipes may have one name."""
+    return f"{name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+
+
 class Store:
     """The finished steps under one folder."""
 
@@ -83,11 +88,12 @@ class Store:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep `gc` away while a run reads entries; first clear up after runs that died."""
-        with files.lock(self.root / "locks" / "use", shared=True):
-            places = ("steps", "latest", "digests", "checkpoints")
-            for folder in (self.root, *(self.root / place for place in places), *self.root.glob("checkpoints/*")):
-                files.sweep(folder)
+        """Keep `gc` away while a run reads entries; first clear up after runs that died, unless another one goes on."""
+        use = self.root / "locks" / "use"
+        with files.lock(use, wait=False) as alone:
+            if alone:
+                self._sweep()
+        with files.lock(use, shared=True):
             yield
 
     @contextlib.contextmanager
@@ -111,7 +117,7 @@ class Store:
             self.notes.append(f"{error.message}: done again")
             files.remove(folder)
             return None
-        self._forget_checkpoints(key)
+        self.forget_checkpoints(key)
         return found
 
     @contextlib.contextmanager
@@ -132,20 +138,20 @@ class Store:
         entry = entry.model_copy(update={"seal": entry.digest()})
         files.write_bytes(folder.parent / ENTRY_FILE, canonical_json(entry.model_dump(mode="json")))
         files.publish(folder.parent, self._folder(key))
-        self._forget_checkpoints(key)
+        self.forget_checkpoints(key)
         return Found(entry, self._folder(key) / "files")
 
     def checkpoints(self, key: str) -> Path:
         """Where a step keeps the state that survives a kill."""
         return self.root / "checkpoints" / key
 
-    def remember(self, recipe: str, keys: dict[str, dict[str, str]]) -> None:
+    def remember(self, slot: str, keys: dict[str, dict[str, str]]) -> None:
         """Note the key parts of a recipe's steps, so that `why` can compare a later plan with them."""
-        files.write_bytes(self.root / "latest" / f"{recipe}.json", canonical_json(keys))
+        files.write_bytes(self.root / "latest" / f"{slot}.json", canonical_json(keys))
 
-    def recall(self, recipe: str) -> dict[str, dict[str, str]]:
+    def recall(self, slot: str) -> dict[str, dict[str, str]]:
         """What `remember` noted last: step id → parts of its key; empty if nothing was."""
-        path = self.root / "latest" / f"{recipe}.json"
+        path = self.root / "latest" / f"{slot}.json"
         if not path.is_file():
             return {}
         try:
@@ -183,9 +189,14 @@ class Store:
                     files.remove(folder)
             return count, size
 
-    def _forget_checkpoints(self, key: str) -> None:
+    def forget_checkpoints(self, key: str) -> None:
         if self.checkpoints(key).exists():
             files.remove(self.checkpoints(key))
+
+    def _sweep(self) -> None:
+        places = ("steps", "latest", "digests", "checkpoints")
+        for folder in (self.root, *(self.root / place for place in places), *self.root.glob("checkpoints/*")):
+            files.sweep(folder)
 
     def _folder(self, key: str) -> Path:
         return self.root / "steps" / key

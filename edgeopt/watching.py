@@ -6,8 +6,6 @@ import click
 from rich.progress import Progress
 
 from edgeopt.errors import EdgeoptError
-from edgeopt.execute import Outcome
-from edgeopt.model import Facts
 from edgeopt.pipeline import Watcher
 from edgeopt.plan import Plan, Step
 from edgeopt.report import StepResult, console
@@ -21,6 +19,7 @@ class LineWatcher(Watcher):
 
     def __init__(self, bar: Progress, *, quiet: bool, verbose: bool) -> None:
         self._bar, self._quiet, self._verbose = bar, quiet, verbose
+        self._step = ""
         self._task = bar.add_task("", total=1.0, visible=False)
 
     def begin(self, plan: Plan) -> None:
@@ -29,22 +28,18 @@ class LineWatcher(Watcher):
         self._say("")
 
     def start(self, step: Step) -> None:
+        self._step = step.id
         self._bar.reset(self._task, total=None, description=f"  {step.id}", visible=True)
 
     def progress(self, text: str, fraction: float | None) -> None:
         self._bar.update(self._task, total=1.0 if fraction is not None else None, completed=fraction or 0.0)
-        self._bar.update(self._task, description=f"  {text}")
+        self._bar.update(self._task, description=f"  {self._step}: {text}")
 
-    def done(self, step: Step, outcome: Outcome, facts: Facts) -> None:
+    def done(self, step: Step, result: StepResult) -> None:
         self._bar.update(self._task, visible=False)
         if step.action in TOLD or self._verbose:
-            name, _, scope = step.id.partition(" [")
-            shown = StepResult(
-                id=step.id, name=name, key=step.key, cached=outcome.cached, seconds=outcome.seconds,
-                scope=scope.rstrip("]"), facts=dict(facts),
-            )  # fmt: skip
-            self._say(console.show_step(shown))
-        warning = facts.get("warning")
+            self._say(console.show_step(result))
+        warning = result.facts.get("warning")
         if warning is not None:
             self.note(f"{step.id}: {warning}")
 
@@ -55,9 +50,14 @@ class LineWatcher(Watcher):
             self.note(log)
 
     def note(self, text: str) -> None:
-        with self._bar:
-            click.echo(f"note: {text}", err=True)
+        self._print(f"note: {text}", err=True)
 
     def _say(self, text: str) -> None:
         if not self._quiet:
-            click.echo(text)
+            self._print(text, err=False)
+
+    def _print(self, text: str, *, err: bool) -> None:
+        """Print a line where the live one was: stopping clears it."""
+        self._bar.stop()
+        click.echo(text, err=err)
+        self._bar.start()

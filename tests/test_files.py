@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgeopt import files
-from edgeopt.errors import EdgeoptError, MissingError, UsageError
+from edgeopt.errors import DiskError, EdgeoptError, MissingError, UsageError
 
 Act = Callable[[Path], object]
 
@@ -96,7 +97,7 @@ def test_a_full_disk_at_any_write_leaves_the_old_content_and_no_rest(
     before, after = every_state(act, place)
     failures = 0
     for error in failures_of(act, place, errno.ENOSPC, monkeypatch):
-        assert isinstance(error, MissingError)
+        assert isinstance(error, DiskError)
         assert "no space left on the disk" in error.message
         assert tree(place) == before
         failures += 1
@@ -105,7 +106,7 @@ def test_a_full_disk_at_any_write_leaves_the_old_content_and_no_rest(
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(errno.EDQUOT, MissingError), (errno.EIO, MissingError), (errno.EROFS, UsageError)]
+    ("number", "kind"), [(errno.EDQUOT, DiskError), (errno.EIO, MissingError), (errno.EROFS, UsageError)]
 )
 def test_a_fault_of_the_disk_is_told_by_what_to_do_about_it(
     number: int, kind: type[EdgeoptError], place: Path, monkeypatch: pytest.MonkeyPatch
@@ -230,23 +231,72 @@ def test_removing_what_is_not_there_is_no_fault(tmp_path: Path) -> None:
     files.remove(tmp_path / "absent")
 
 
-def test_sweeping_spares_the_living_and_what_is_not_temporary(tmp_path: Path) -> None:
-    (tmp_path / "kept").touch()
-    (tmp_path / ".tmp-of somebody else").touch()
+#: what users and other programs name their files
+OTHERS = [
+    ".tmp-20240101", ".tmp-20240101123456", ".tmp-7-0-0123456789ab", ".tmp-of somebody else",
+    f"{files.TEMPORARY}20240101", f"{files.TEMPORARY}{'0' * 12}-20240101123456-1-{'0' * 12}",
+    f"{files.TEMPORARY}{'0' * 12}-1-1-{'0' * 12}.txt", f"{files.TEMPORARY}{'0' * 12}-1-1-{'0' * 11}", files.TEMPORARY,
+]  # fmt: skip
+
+
+@pytest.fixture
+def leftover(tmp_path: Path) -> Callable[..., Path]:
+    """Makes what a process of this number, in this place unless another is named, might have left."""
     with files.scratch(tmp_path) as folder:
+        here, number, started, token = folder.name.removeprefix(files.TEMPORARY).split("-")
+
+    def leave(process: str = number, place: str = here) -> Path:
+        path = tmp_path / f"{files.TEMPORARY}{place}-{process}-{int(started) - 1}-{token}"
+        path.mkdir()
+        (path / "file").touch()
+        return path
+
+    return leave
+
+
+def test_sweeping_spares_the_living_and_what_is_not_temporary(tmp_path: Path) -> None:
+    names = sorted(["kept", *OTHERS])
+    for name in names:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    with files.scratch(tmp_path) as folder:
+        os.utime(folder, (0, 0))
         assert files.sweep(tmp_path) == 0
         assert folder.is_dir()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-of somebody else", "kept"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_sweeping_removes_what_a_dead_process_left_whose_number_lives_on(tmp_path: Path) -> None:
-    with files.scratch(tmp_path) as folder:
-        process, started, token = folder.name.removeprefix(files.TEMPORARY).split("-")
-    leftover = tmp_path / f"{files.TEMPORARY}{process}-{int(started) - 1}-{token}"
-    leftover.mkdir()
-    (leftover / "file").touch()
+@pytest.mark.parametrize("process", [None, "9999999"])
+def test_sweeping_removes_what_a_dead_process_left_even_where_its_number_lives_on(
+    process: str | None, tmp_path: Path, leftover: Callable[..., Path]
+) -> None:
+    leftover() if process is None else leftover(process)
     assert files.sweep(tmp_path) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeping_leaves_what_another_container_is_at_for_a_day(tmp_path: Path, leftover: Callable[..., Path]) -> None:
+    path = leftover("9999999", place="0" * 12)
+    assert files.sweep(tmp_path) == 0
+    an_hour_short = time.time() - files.FOREIGN_SECONDS + 3600
+    os.utime(path, (an_hour_short, an_hour_short))
+    assert files.sweep(tmp_path) == 0
+    os.utime(path, (an_hour_short - 7200, an_hour_short - 7200))
+    assert files.sweep(tmp_path) == 1
+    assert not path.exists()
+
+
+def test_what_cannot_be_swept_stays_and_is_no_fault(
+    tmp_path: Path, leftover: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = leftover()
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(files, "_delete", refuse)
+    assert files.sweep(tmp_path) == 0
+    assert path.is_dir()
 
 
 def test_sweeping_a_folder_that_is_not_there_finds_nothing(tmp_path: Path) -> None:

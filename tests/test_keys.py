@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,8 +69,8 @@ def test_relative_imports_are_followed_and_the_packages_on_the_way_are_run(packa
 
 
 def test_libraries_are_known_by_their_versions_under_the_name_they_are_imported_by(package: Path) -> None:
-    parts = code_parts(["edgeopt.top", "onnx"])
-    assert named(parts, "library") == {"numpy", "PIL", "onnx"}
+    parts = code_parts(["edgeopt.top"])
+    assert named(parts, "library") == {"numpy", "PIL"}
     assert parts["library PIL"] == environment.library_version("pillow")
     assert not named(parts, "library") & {"json", "edgeopt"}
 
@@ -103,6 +105,54 @@ def test_the_real_package_is_read_without_importing_torch() -> None:
     assert {"edgeopt/network.py", "edgeopt/model.py", "edgeopt/pruning/groups.py"} <= named(parts, "code")
     assert "torch" in named(parts, "library")
     assert not any(name.startswith("edgeopt/cli") for name in named(parts, "code"))
+
+
+# third parties' code
+
+PLUGIN_FILES = {
+    "acme/__init__.py": "",
+    "acme/passes/__init__.py": "",
+    "acme/passes/shrink.py": "import torch, json\nfrom edgeopt import base\nfrom ..tools import cut\nimport beside",
+    "acme/tools.py": "",
+    "acme/other.py": "",
+    "beside.py": "",
+    "json.py": "",
+}
+
+
+@pytest.fixture(params=["source", "site-packages"])
+def plugin(
+    request: pytest.FixtureRequest, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A plug-in whose distribution has another name than its module, in a source folder or installed."""
+    folder = tmp_path / "plugin" / str(request.param)
+    for name, text in PLUGIN_FILES.items():
+        write(folder / name, text)
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for name in [name for name in sys.modules if name.split(".")[0] == "acme"]:
+        del sys.modules[name]  # `find_spec` imports the packages on the way
+
+
+def test_the_code_of_a_plug_in_is_what_it_imports_from_its_package_and_from_edgeopt(plugin: Path) -> None:
+    parts = code_parts(["acme.passes.shrink"])
+    own = {"acme/__init__.py", "acme/passes/__init__.py", "acme/passes/shrink.py", "acme/tools.py", "edgeopt/base.py"}
+    beside = {"beside.py"} if plugin.name == "source" else set()  # what is installed has a version
+    assert named(parts, "code") == own | beside
+    assert named(parts, "library") == {"torch"}
+
+
+@pytest.mark.parametrize("changed", ["acme/passes/shrink.py", "acme/tools.py"])
+def test_a_plug_in_that_is_edited_has_another_key_though_its_version_stays(changed: str, plugin: Path) -> None:
+    before = code_parts(["acme.passes.shrink"])
+    write(plugin / changed, PLUGIN_FILES[changed] + "\n# changed")
+    after = code_parts(["acme.passes.shrink"])
+    assert [name for name in before if before[name] != after[name]] == [f"code {changed}"]
+
+
+@pytest.mark.parametrize("name", ["absent", "absent.inner", "sys", "__main__", "json.absent"])
+def test_a_module_without_a_file_stops_no_plan(name: str) -> None:
+    assert named(code_parts([name]), "code") <= {"__main__.py"}
 
 
 # the user's code

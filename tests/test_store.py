@@ -18,7 +18,7 @@ import pytest
 
 from edgeopt import files
 from edgeopt.errors import EdgeoptError, MissingError, UsageError
-from edgeopt.store import Found, Store, default_root, size_of, why
+from edgeopt.store import Found, Store, default_root, recipe_slot, size_of, why
 
 KEY = "0123456789abcdef" * 4
 OTHER = "f" * 64
@@ -221,6 +221,16 @@ def test_a_kill_at_any_moment_leaves_nothing_broken_and_the_next_run_sweeps_up(s
     assert store.find(OTHER) is not None
 
 
+def test_a_run_sweeps_only_while_no_other_uses_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[Path] = []
+    monkeypatch.setattr(files, "sweep", swept.append)
+    with store.in_use():
+        assert store.root / "steps" in swept
+        swept.clear()
+        with Store(store.root).in_use():
+            assert not swept
+
+
 COMPETING = """
 import sys, time
 from pathlib import Path
@@ -304,6 +314,17 @@ def test_why_says_what_changed_came_and_went() -> None:
     new = {"options": "b", "seed": "0", "library torch": "2.13"}
     assert why(old, new) == ["options changed", "library torch is new", "file network.py is gone"]
     assert why(old, old) == []
+
+
+def test_recipes_of_one_name_in_two_places_are_remembered_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    slot = recipe_slot(Path("recipe.yaml"), "digits")
+    assert slot == recipe_slot(tmp_path / "a" / "recipe.yaml", "digits")
+    assert slot != recipe_slot(tmp_path / "b" / "recipe.yaml", "digits")
+    assert slot.startswith("digits-")
 
 
 def test_what_is_remembered_is_recalled(store: Store) -> None:

@@ -5,8 +5,9 @@ To add one, write `backends/<name>.py` with a class of that name in CamelCase; t
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 
 from edgeopt import registry
 from edgeopt.context import Context
-from edgeopt.errors import BackendError, EdgeoptError
+from edgeopt.errors import BackendError, EdgeoptError, fault_of_place
 from edgeopt.model import Artifact, Form, Model, QuantizationProfile, TensorSpec
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class Session(ABC):
-    """An opened artifact. It never times itself: `validation/latency.py` holds the only clock."""
+    """An opened artifact. It never times itself: `validation/subject.py` holds the only clock."""
 
     @abstractmethod
     def run(self, inputs: Arrays) -> Arrays:
@@ -80,6 +81,40 @@ def get(name: str) -> Backend:
     return backend
 
 
+@contextlib.contextmanager
+def backend_errors(name: str, doing: str) -> Iterator[None]:
+    """Name what a backend, or a user's network inside it, raises without foresight: it loses, and the run goes on.
+
+    Args:
+        doing: what it could not do, as in `open its artifact`.
+
+    Raises:
+        BackendError: it raised something.
+        MissingError: a library is not installed, or the disk is full.
+    """
+    try:
+        yield
+    except (EdgeoptError, MemoryError):  # the worker names a lack of memory
+        raise
+    except Exception as error:
+        what = f"`{name}` could not {doing}: {type(error).__name__}: {error}"
+        hint = "`edgeopt compile --verbose` shows where it failed"
+        raise fault_of_place(error) or BackendError(what, hint) from error
+
+
+@contextlib.contextmanager
+def opened(artifact: Artifact) -> Iterator[Session]:
+    """A session of the artifact's backend, closed at the end; `backend_errors` for opening and closing it."""
+    name = artifact.backend
+    with backend_errors(name, "open its artifact"):
+        session = get(name).open(artifact)
+    try:
+        yield session
+    finally:
+        with backend_errors(name, "close its session"):
+            session.close()
+
+
 def build_artifact(name: str, model: Model, context: Context) -> Artifact:
     """What a worker runs: build, then open the result and run it once on zeros.
 
@@ -87,16 +122,12 @@ def build_artifact(name: str, model: Model, context: Context) -> Artifact:
         BackendError: the backend failed, whatever it raised.
         MissingError: it is not installed.
     """
-    backend = get(name)
-    backend.available()
-    try:
+    with backend_errors(name, "build"):
+        backend = get(name)
+        backend.available()
         artifact = backend.build(model, context, context.folder)
-        with backend.open(artifact) as session:
-            session.run(zeros(artifact, context.batch))
-    except EdgeoptError:
-        raise
-    except Exception as error:
-        raise BackendError(f"`{name}` could not build: {type(error).__name__}: {error}") from error
+    with opened(artifact) as session, backend_errors(name, "run what it built"):
+        session.run(zeros(artifact, context.batch))
     return artifact
 
 
@@ -136,10 +167,15 @@ def run_each(artifact: Artifact, samples: list[Arrays], batch: int) -> list[Arra
 
     Args:
         samples: inputs of one sample each, with a batch axis of 1; repeated to fill a batch.
+
+    Raises:
+        BackendError: the artifact cannot be opened or run.
     """
     outputs = []
-    with get(artifact.backend).open(artifact) as session:
+    with opened(artifact) as session:
         for sample in samples:
-            made = session.run({name: np.repeat(array, batch, axis=0) for name, array in sample.items()})
+            inputs = {name: np.repeat(array, batch, axis=0) for name, array in sample.items()}
+            with backend_errors(artifact.backend, "run"):
+                made = session.run(inputs)
             outputs.append({name: array[0] for name, array in made.items()})
     return outputs

@@ -7,7 +7,6 @@ into a message and an exit code.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import pkgutil
@@ -19,7 +18,7 @@ from typing import NoReturn
 
 import click
 
-from edgeopt.errors import EdgeoptError, MissingError, UsageError, did_you_mean
+from edgeopt.errors import DiskError, EdgeoptError, UsageError, WorkerError, did_you_mean, fault_of_file, fault_of_place
 
 #: the shell asks for completion through this: `eval "$(_EDGEOPT_COMPLETE=bash_source edgeopt)"`
 COMPLETE = "_EDGEOPT_COMPLETE"
@@ -101,11 +100,13 @@ def main() -> NoReturn:
         _abandon_output()  # whoever read it has gone; there is nobody to tell
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _abandon_output()
-            sys.exit(_tell(MissingError("no space left on the disk", "free some space, then run again")))
-        _tell_bug(error)
-        sys.exit(BUG)
+        fault = fault_of_place(error) or fault_of_file(error)
+        if fault is None:
+            _tell_bug(error)
+            sys.exit(BUG)
+        if isinstance(fault, DiskError):
+            _abandon_output()  # it may be stdout that is full
+        sys.exit(_tell(fault.keep_trace(error)))
 
 
 def _run() -> int:
@@ -128,9 +129,8 @@ def _run() -> int:
 def _tell(error: EdgeoptError) -> int:
     for line in error.message.splitlines():
         click.echo(f"error: {line}", err=True)
-    log = getattr(error, "log", "")
-    if log:
-        click.echo("\n".join(f"  | {line}" for line in log.splitlines()), err=True)
+    if error.log and (isinstance(error, WorkerError) or "--verbose" in sys.argv):
+        click.echo("\n".join(f"  | {line}" for line in error.log.splitlines()), err=True)
     if error.hint:
         click.echo(f"\nhint: {error.hint}", err=True)
     return error.exit_code

@@ -33,7 +33,14 @@ def command(first: Path, second: Path, backend: str, threads: int, batch: int, s
         return
     for side in ("a", "b"):
         row = found[side]
-        click.echo(f"{side.upper()}  {row['p50_ms']:9.3f} ms p50  {row['p90_ms']:9.3f} ms p90  {row['path']}")
+        p50, p90 = (_figure(row[key], 9) for key in ("p50_ms", "p90_ms"))
+        click.echo(f"{side.upper()}  {p50} ms p50  {p90} ms p90  {row['path']}")
     ratio, low, high = (found["ratio"][key] for key in ("value", "low", "high"))
     sure = f" [{low:.3f}, {high:.3f}] at 95 % confidence" if low is not None else ""
-    click.echo(f"B ÷ A = {ratio:.3f}{sure}: {found['sentence']}")
+    click.echo(f"B ÷ A = {_figure(ratio)}{sure}: {found['sentence']}")
+    if found["note"]:
+        click.echo(found["note"])
+
+
+def _figure(value: float | None, width: int = 0) -> str:
+    return "-".rjust(width) if value is None else f"{value:{width}.3f}"

@@ -46,7 +46,9 @@ def list_entries(as_json: bool) -> None:
 @command.command()
 @click.argument("step")
 @click.argument("recipe", type=click.Path())
-def why(step: str, recipe: str) -> None:
+@click.option("--target", "targets", multiple=True, help="Only this target; may be given again.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
+def why(step: str, recipe: str, targets: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Tell why STEP of RECIPE would run again.
 
     Names the parts of its key that changed.
@@ -58,19 +60,21 @@ def why(step: str, recipe: str) -> None:
     from edgeopt.errors import UsageError, did_you_mean
     from edgeopt.plan import make_plan
     from edgeopt.recipe import load_recipe
-    from edgeopt.store import Store
+    from edgeopt.store import Store, recipe_slot
     from edgeopt.store import why as explain
 
     store = Store()
-    loaded = load_recipe(recipe)
-    plan = make_plan(loaded, store)
+    loaded = load_recipe(recipe, overrides)
+    plan = make_plan(loaded, store, targets)
     known = {found.id: found for found in plan.steps}
     if step not in known:
         raise UsageError(f"the plan has no step `{step}`", did_you_mean(step, known))
     if store.has(known[step].key):
         click.echo(f"{step}: stored, would not run again")
         return
-    old = store.recall(loaded.name).get(step)
+    old = store.recall(recipe_slot(loaded.path, loaded.name)).get(step)
+    for note in store.notes:
+        click.echo(f"note: {note}", err=True)
     reasons = explain(old, known[step].parts) if old is not None else ["it has not run yet"]
     click.echo(f"{step}: {'; '.join(reasons) or 'its result was removed from the store'}")
 

@@ -92,7 +92,11 @@ def _live(*, quiet: bool, verbose: bool) -> Iterator[Watcher]:
 
     from edgeopt.watching import LineWatcher
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
+    text = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), text, BarColumn(20), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True,
+        redirect_stdout=False, redirect_stderr=False,
+    ) as bar:  # fmt: skip
         yield LineWatcher(bar, quiet=quiet, verbose=verbose)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import click
 
 #: wheels that install the same import package over each other: at most one of each row may be installed
 CONFLICTS = (("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),)
-
-#: what `edgeopt compile` needs from a torch network to a bundle
-COMPILE = ("torch", "onnx", "onnxscript", "onnxslim", "torch-pruning", "safetensors")
 
 
 @click.command()
@@ -51,10 +49,23 @@ def examine() -> dict[str, Any]:
         "machine": environment.fingerprint(),
         "integer_dot_product": environment.has_integer_dot_product(),
         "backends": list_backends(),
-        "compile": {name: environment.library_version(name) for name in COMPILE},
+        "compile": {name: environment.library_version(name) for name in _needed("compile")},
         "store": str(default_root()),
         "conflicts": conflicts,
     }
+
+
+def _needed(extra: str) -> list[str]:
+    """The distributions that an extra of edgeopt brings; none where it is run from its sources and not installed."""
+    import importlib.metadata
+
+    try:
+        requirements = importlib.metadata.requires("edgeopt") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    split = [requirement.partition(";") for requirement in requirements]
+    chosen = [name for name, _, marker in split if re.search(rf"extra *== *['\"]{extra}['\"]", marker)]
+    return [re.split(r"[^A-Za-z0-9._-]", name.strip())[0] for name in chosen]
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -65,6 +76,7 @@ def _show(found: dict[str, Any]) -> None:
     click.echo(f"           {machine['system']}, Python {machine['python']}, power mode {machine['power_mode']}")
     missing = [name for name, version in found["compile"].items() if version is None]
     state = "ready" if not missing else f"missing {', '.join(missing)}: pip install 'edgeopt[compile]'"
+    state = state if found["compile"] else "not known: edgeopt is run from its sources and not installed"
     click.echo(f"compile    {state}")
     for row in found["backends"]:
         click.echo(f"backend    {row['name']:18} {'ready' if row['available'] else row['missing']}")

@@ -24,11 +24,11 @@ def command(context: click.Context, report: Path, as_json: bool) -> None:
     from edgeopt.errors import TrustError
     from edgeopt.report import console
     from edgeopt.report.json import Json, load_report
-    from edgeopt.report.judging import judge_report
+    from edgeopt.report.judging import conclusions, judge_report
 
     stated = load_report(report)
     judged = judge_report(stated)
-    if judged != stated:
+    if conclusions(judged) != conclusions(stated):
         what = f"the verdicts of `{report}` do not follow from its measurements"
         raise TrustError(what, "it was changed after it was written: run `edgeopt compile` again")
     if as_json:

@@ -32,6 +32,8 @@ def command(recipe: str, targets: tuple[str, ...], overrides: tuple[str, ...], a
     loaded = load_recipe(recipe, overrides)
     plan = make_plan(loaded, store, targets)
     rows = _rows(plan, store)
+    for note in store.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps({"name": loaded.name, "steps": rows}, indent=2, ensure_ascii=False))
         return
@@ -42,9 +44,9 @@ def command(recipe: str, targets: tuple[str, ...], overrides: tuple[str, ...], a
 
 
 def _rows(plan: Any, store: Any) -> list[dict[str, Any]]:
-    from edgeopt.store import why
+    from edgeopt.store import recipe_slot, why
 
-    old, rows = store.recall(plan.recipe.name), []
+    old, rows = store.recall(recipe_slot(plan.recipe.path, plan.recipe.name)), []
     for step in plan.steps:
         stored = store.has(step.key)
         reasons = why(old[step.id], step.parts) if step.id in old else ["has not run yet"]

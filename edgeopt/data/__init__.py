@@ -156,5 +156,12 @@ def _check_alike(sample: Arrays, first: Arrays, name: str) -> None:
             raise DataError(message, "bring all samples to one size with `resize:` and `crop:` in `preprocess:`")
 
 
+def read_first(samples: Samples, count: int, batch: int) -> tuple[list[Arrays], list[Arrays]]:
+    """What a worker runs: the first `count` samples as they were read, and as whole batches of `batch`, prepared."""
+    first = samples.first(count)
+    raw = list(first.open().read(first.rows))
+    return raw, [one.inputs for one in first.batches(batch) if len(one.indices) == batch]
+
+
 def _stack(samples: list[Arrays]) -> Arrays:
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}

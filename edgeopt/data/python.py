@@ -3,13 +3,22 @@
 It has a length, and item `i` is a pair of a dict, from input names to arrays without the batch axis (images channels
 first), and a label: a class index, or None in a split without labels.
 
+    READS = ["scans"]
+
     def validation():
-        return [({"image": image}, digit) for image, digit in read_scans()]
+        return [({"image": image}, digit) for image, digit in read_scans(Path(__file__).parent / "scans")]
+
+A stored result stands for the file, for what it imports beside and below it, and for the files that `READS` names: a
+list, written out at the top of the file, of patterns relative to it, where a folder stands for all below it. What the
+callable reads elsewhere is not known: new data there gives the old result until the file is changed, or compile runs
+with `--fresh`.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +42,10 @@ class Python(DataFormat):
         return _open(path, tuple(inputs), None if classes is None else tuple(classes), changed_ns)
 
     def files(self, path: Path) -> list[Path]:
-        """The file with its local imports; what they read is not known, so it goes into no key."""
-        return keys.local_closure(_file(path))
+        """The file with its local imports, and what each of them names in `READS`. None of them is run."""
+        closure = keys.local_closure(_file(path))
+        named = {found for file in closure for pattern in _patterns(file) for found in _matching(file.parent, pattern)}
+        return [*closure, *sorted(named - set(closure))]
 
 
 class PythonDataset(Dataset):
@@ -84,6 +95,47 @@ class PythonDataset(Dataset):
             if name not in arrays:
                 raise DataError(f"{self.name(index)} has no input `{name}`", did_you_mean(name, map(str, arrays)))
         return {name: np.asarray(arrays[name]) for name in self._inputs}, label
+
+
+def _patterns(file: Path) -> list[str]:
+    """The list called `READS` at the top level of a Python file, read from its text.
+
+    Raises:
+        DataError: it is not a list of strings, written out.
+    """
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError):
+        return []  # importing it will say what is wrong
+    for statement in body:
+        names = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and "READS" in map(_name, names):
+            try:
+                found = [] if statement.value is None else ast.literal_eval(statement.value)
+            except ValueError:
+                found = None
+            if isinstance(found, (list, tuple)) and all(isinstance(each, str) and each for each in found):
+                return list(found)
+            what = f"`READS` in `{file}`, line {statement.lineno}, is not a list of strings"
+            raise DataError(what, 'write it out, such as `READS = ["scans"]`: it is read without running the file')
+    return []
+
+
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _matching(folder: Path, pattern: str) -> Iterator[Path]:
+    """The files that a pattern stands for.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = [Path(path) for path in glob.glob(str(folder / pattern), recursive=True)]
+    files = [file for path in found for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    if not files:
+        raise DataError(f"`READS` names `{pattern}`, and `{folder}` has no such file", "patterns are relative to it")
+    yield from files
 
 
 def _file(path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 
 from edgeopt import registry
 from edgeopt.context import Context
-from edgeopt.errors import EdgeoptError, PassError
+from edgeopt.errors import EdgeoptError, PassError, fault_of_place
 from edgeopt.model import Facts, Form, Model, Value
 
 
@@ -67,11 +67,14 @@ def run_pass(name: str, options: dict[str, Any], model: Model, context: Context)
 
     Raises:
         PassError: the pass failed, whatever it raised.
+        MissingError: a library is not installed, or the disk is full.
     """
     step: Pass = registry.resolve("passes", name)(**options)
     try:
         return step(model, context)
-    except EdgeoptError:
+    except (EdgeoptError, MemoryError):  # the worker names a lack of memory
         raise
     except Exception as error:
-        raise PassError(f"`{name}` failed: {type(error).__name__}: {error}", "run with `--verbose` for more") from error
+        what = f"`{name}` failed: {type(error).__name__}: {error}"
+        hint = "`edgeopt compile --verbose` shows where it failed"
+        raise fault_of_place(error) or PassError(what, hint) from error

@@ -14,7 +14,16 @@ from edgeopt.recipe.budgets import Budgets
 from edgeopt.recipe.check import effective_budgets
 from edgeopt.recipe.describe import describe_errors
 from edgeopt.recipe.document import MAX_BYTES, Document, parse
-from edgeopt.recipe.sections import DataSection, ModelSection, PassStep, Recipe, SplitSection, Target, Variant
+from edgeopt.recipe.sections import (
+    HIDDEN,
+    DataSection,
+    ModelSection,
+    PassStep,
+    Recipe,
+    SplitSection,
+    Target,
+    Variant,
+)
 
 __all__ = [
     "Budgets", "DataSection", "ModelSection", "PassStep", "Recipe", "SplitSection", "Target", "Variant",
@@ -39,7 +48,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         faults = sorted(document.faults, key=lambda fault: fault.order)
         lines = dict.fromkeys(str(fault) if fault.where.startswith("--set") else f"{path}:{fault}" for fault in faults)
         raise RecipeError("\n".join(lines), "`edgeopt schema` prints every key, pass and option")
-    return recipe
+    return recipe.model_copy(update={"overrides": tuple(overrides)})
 
 
 def _read(path: Path) -> str:
@@ -62,7 +71,7 @@ def _validate(document: Document, path: Path, text: str) -> Recipe | None:
         if not document.faults:
             document.fault((), "a recipe is a mapping that begins with `edgeopt: 1`")
         return None
-    data = {key: value for key, value in document.data.items() if key not in ("path", "text")}
+    data = {key: value for key, value in document.data.items() if key not in HIDDEN}
     for key in document.data.keys() - data.keys():
         document.fault((key,), f"unknown key `{key}`", at_key=True)
     check.check_names(document, path.parent)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from edgeopt import registry
-from edgeopt.recipe.sections import Recipe
+from edgeopt.recipe.sections import HIDDEN, Recipe
 
 
 def make_schema() -> dict[str, Any]:
     """The schema of a recipe with everything that is installed here."""
     schema = Recipe.model_json_schema(mode="validation")
-    for hidden in ("path", "text"):
+    for hidden in HIDDEN:
         schema["properties"].pop(hidden)
     definitions = schema["$defs"]
     definitions["PassStep"] = {"oneOf": [_pass_entry(name, definitions) for name in registry.names("passes")]}

@@ -99,8 +99,10 @@ class ModelSection(Value):
 class SplitSection(Value):
     """Where the samples of one split lie."""
 
-    path: RecipePath
-    samples: int | None = Field(default=None, ge=1, description="use only the first so many")
+    path: RecipePath = Field(
+        description="a file or folder; for format python file.py:callable, and the file names in `READS` what it reads"
+    )
+    samples: int | None = Field(default=None, ge=1, description="use only so many, chosen by content, not by order")
 
 
 class DataSection(Value):
@@ -161,6 +163,10 @@ class Target(Value):
     budgets: Budgets = Field(default=Budgets(), description="added to the shared ones, or tighter")
 
 
+#: fields of a recipe that are no keys of its file
+HIDDEN = ("path", "text", "overrides")
+
+
 class Recipe(Value):
     """What to do, for which targets, within which budgets."""
 
@@ -174,6 +180,7 @@ class Recipe(Value):
     budgets: Budgets = Budgets()
 
     path: Path = Field(default=Path("recipe.yaml"), exclude=True)
+    overrides: tuple[str, ...] = Field(default=(), exclude=True)
     text: str = Field(default="", exclude=True, description="the file as it was read, overrides not included")
 
     @property

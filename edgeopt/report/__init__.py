@@ -29,11 +29,12 @@ NOTHING_BUILT = 5
 
 
 class RecipeSource(Value):
-    """The recipe that was run; `path` as it was given."""
+    """The recipe that was run; `path` as it was given, `overrides` what `--set` laid over it."""
 
     name: str
     path: str
     sha256: str
+    overrides: tuple[str, ...] = ()
 
 
 class StepResult(Value):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgeopt.report import CandidateResult, Report, StepResult, TargetResult
-from edgeopt.report.table import COLUMNS, Row, is_simulated, make_rows, plain, tell_facts, tell_outcome
+from edgeopt.report.table import COLUMNS, Row, count_images, is_simulated, make_rows, plain, tell_facts, tell_outcome
 
 WIDTH = 100
 LABEL = 25
@@ -70,6 +70,8 @@ def _count(number: int, noun: str) -> str:
 
 def _title(target: TargetResult) -> str:
     tail = f" · {_count(target.threads, 'thread')} · batch {target.batch}"
+    if images := count_images(target):
+        tail += f" · {_count(images, 'validation image')}"
     name = shorten(plain(target.name), 40)
     machine = shorten(plain(target.machine), WIDTH - len(f"target {name} · {tail}"))
     return f"target {name} · {machine}{tail}" if machine else f"target {name}{tail}"

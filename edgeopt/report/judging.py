@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgeopt import gates
 from edgeopt.report import CandidateResult, Report, TargetResult
 from edgeopt.select import Entry, select
@@ -23,6 +25,18 @@ def judge_target(target: TargetResult) -> TargetResult:
 def judge_report(report: Report) -> Report:
     """The report judged again from its own measurements and budgets."""
     return report.model_copy(update={"targets": tuple(judge_target(target) for target in report.targets)})
+
+
+def conclusions(report: Report) -> list[Any]:
+    """What a report concludes, without its wording: that may change from one edgeopt to the next."""
+    return [
+        (target.name, target.winner, [(one.id, one.verdict, _outcomes(one)) for one in target.candidates])
+        for target in report.targets
+    ]
+
+
+def _outcomes(candidate: CandidateResult) -> list[Any]:
+    return [(verdict.budget, verdict.verdict, verdict.margin) for verdict in candidate.verdicts]
 
 
 def _judge_candidate(candidate: CandidateResult, target: TargetResult) -> CandidateResult:

@@ -67,7 +67,8 @@ def _figures(target: TargetResult) -> str:
 
 
 def _figure(cell: Cell) -> str:
-    return escape(f"{cell.figure} {cell.interval}")
+    bound = f"({cell.interval})" if cell.interval.startswith("≤") else cell.interval  # `0.3 ≤ 0.7` would be a claim
+    return escape(f"{cell.figure} {bound}")
 
 
 def _loser(candidate: CandidateResult, target: TargetResult) -> Iterator[str]:

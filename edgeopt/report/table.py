@@ -55,6 +55,10 @@ def show_percent(value: float) -> str:
     return "100" if value == 100 else f"{min(value, 99.9):.1f}"
 
 
+def show_points(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # + 0.0: never `-0.0`
+
+
 def _inverse(measurement: Measurement) -> Cell:
     value, low, high = number(measurement.value), number(measurement.low), number(measurement.high)
     if value is None or value <= 0:
@@ -64,9 +68,11 @@ def _inverse(measurement: Measurement) -> Cell:
     return Cell(f"{show_ratio(1 / value)}×", interval)
 
 
-def _bound(measurement: Measurement) -> Cell:
-    high = number(measurement.high)
-    return Cell() if high is None else Cell(f"{high:.1f}")
+def _drop(measurement: Measurement) -> Cell:
+    """The drop, and under it the bound that a budget judges: what it may be at most."""
+    value, high = number(measurement.value), number(measurement.high)
+    figure = "" if value is None else show_points(value)
+    return Cell(figure, "" if high is None else f"≤ {show_points(high)}")
 
 
 def _value(show: Callable[[float], str], scale: float = 1.0) -> Callable[[Measurement], Cell]:
@@ -79,7 +85,7 @@ def _value(show: Callable[[float], str], scale: float = 1.0) -> Callable[[Measur
 
 COLUMNS = (
     Column("top-1", "%", "accuracy.top1", _value(show_percent)),
-    Column("drop ≤", "pp", "accuracy.drop_pp", _bound),
+    Column("drop", "pp", "accuracy.drop_pp", _drop),
     Column("p50", "ms", "latency.p50_ms", _value(show_ms)),
     Column("p90", "ms", "latency.p90_ms", _value(show_ms)),
     Column("vs original", "", "latency.ratio", _inverse),
@@ -115,6 +121,12 @@ def _cells(measurements: Sequence[Measurement]) -> tuple[Cell, ...]:
 def is_simulated(candidate: CandidateResult) -> bool:
     """Whether any figure of the candidate is no measurement of a real device."""
     return any(measurement.simulated for measurement in candidate.measurements)
+
+
+def count_images(target: TargetResult) -> int:
+    """How many validation images the original was judged on; 0 where it was not."""
+    found = find(target.original.measurements if target.original is not None else (), "accuracy.top1")
+    return 0 if found is None else found.samples
 
 
 def tell_outcome(target: TargetResult) -> str:

@@ -54,12 +54,12 @@ class Training:
         self.steps = max(1, min(math.ceil(len(samples) / schedule.batch), len(samples) // 2))
 
     def run(self, checkpoints: Checkpoints, progress: Progress) -> list[float]:
-        """Train from the last checkpoint to the end, and return the mean loss of each epoch.
+        """Train from the last sound checkpoint to the end, and return the mean loss of each epoch.
 
         Raises:
             PassError: the loss is not finite.
         """
-        latest = checkpoints.latest()
+        latest = checkpoints.latest(progress)
         if latest is not None:
             self._restore(latest[1])
         while len(self.losses) < self.schedule.epochs:

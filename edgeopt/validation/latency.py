@@ -1,8 +1,8 @@
 """How fast the sides of one comparison are: what follows from samples that were timed beside each other.
 
-Time in which a process was ready and another one had its core is taken off. Ratios are taken inside a block, and a set
-of workers is the unit of the interval, because a fresh process has an effect of its own (the layout of its memory,
-mostly).
+Percentiles and throughput are of the time that a user would see. Ratios leave out the time in which a process was ready
+and another one had its core, where that can be done for both sides. They are taken inside a block, and a set of workers
+is the unit of the interval, because a fresh process has an effect of its own (the layout of its memory, mostly).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from edgeopt.validation import Measurement, statistics
 from edgeopt.validation.latency_samples import LatencySamples
 from edgeopt.validation.timing import SideError, measure_sets
 
-__all__ = ["Ratio", "SideError", "measure_latency", "measure_sets", "percentile_bounds", "ratio_interval"]
+__all__ = [
+    "Ratio", "SideError", "describe_waiting", "measure_latency", "measure_sets", "percentile_bounds", "ratio_interval",
+]  # fmt: skip
 
 Measure = Callable[..., Measurement]
 
@@ -48,9 +50,9 @@ def ratio_interval(samples: LatencySamples, side: str, baseline: str, alpha: flo
 
     d = ln median(side) - ln median(baseline) in each block, then its median over the blocks of a set, since a burst
     spoils a few blocks and a mean would keep it; the ratio is exp(median of d over sets), and its interval is that of
-    the order statistics of d.
+    the order statistics of d. Waiting for a core is left out: see `LatencySamples.paired_times_of`.
     """
-    medians = [np.median(samples.times_of(name), axis=2) for name in (side, baseline)]
+    medians = [np.median(times, axis=2) for times in samples.paired_times_of(side, baseline)]
     log_ratios = np.median(np.log(medians[0]) - np.log(medians[1]), axis=1)
     sets = len(log_ratios)
     value = math.exp(float(np.median(log_ratios))) if sets else None
@@ -74,8 +76,8 @@ def measure_latency(
 ) -> list[Measurement]:
     """All that the samples say of one side: percentiles, throughput, and its ratios to `original` and `float_side`.
 
-    Percentiles are in milliseconds with one-sided bounds, ratios are side ÷ reference with a two-sided interval, each
-    at confidence 1 - alpha: see `Protocol.alpha`. `samples` counts timed runs for percentiles and sets for ratios.
+    Percentiles are milliseconds of wall time with one-sided bounds, ratios side ÷ reference with a two-sided interval,
+    each at confidence 1 - alpha: see `Protocol.alpha`. `samples` counts timed runs for percentiles and sets for ratios.
     """
     measure = functools.partial(
         Measurement,
@@ -99,13 +101,10 @@ def _percentile(samples: LatencySamples, side: str, metric: str, alpha: float, m
     by_set = times.reshape(len(times), math.prod(times.shape[1:])) / 1e6
     note = _too_throttled(samples)
     low, high = (None, None) if note else percentile_bounds(by_set, quantile, alpha)
-    waited = samples.waited_share_of(side)
     if high is None:
         needed = statistics.percentile_values_needed(quantile, alpha)
         sets_needed = statistics.percentile_values_needed(0.5, alpha)
         note = note or f"{by_set.size} runs in {len(by_set)} sets were timed, {needed} in {sets_needed} are needed"
-    elif waited > NOTED_WAITING:
-        note = f"other processes had its core for {waited:.0%} of the time, which is taken off"
     value = float(np.quantile(by_set, quantile)) if by_set.size else None
     return measure(metric=metric, unit="ms", value=value, low=low, high=high, samples=by_set.size, note=note)
 
@@ -149,6 +148,21 @@ def _ratio(
         baseline=samples.digest_of(baseline),
         note=ratio.note,
     )
+
+
+def describe_waiting(samples: LatencySamples) -> str:
+    """One sentence on how long the sides waited for a core, and which figures hold that; empty if next to none did."""
+    shares = {side: samples.waited_share_of(side) for side in samples.sides}
+    told = [f"{side} {100 * share:.0f} %" for side, share in shares.items() if share >= NOTED_WAITING]
+    if not told:
+        return ""
+    pooled = [side for side in samples.sides if not samples.is_correctable(side)]
+    if len(samples.sides) - len(pooled) < 2:
+        held = "percentiles and ratios hold that"
+    else:
+        held = "ratios leave that out" + (f" but for those with {', '.join(pooled)}" if pooled else "")
+        held += ", percentiles do not"
+    return f"the machine was shared: waiting for a core took {', '.join(told)} of the time; {held}"
 
 
 def _too_throttled(samples: LatencySamples) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeopt import backends, environment, files
-from edgeopt.backends import Arrays, Session
+from edgeopt.backends import Arrays, Session, backend_errors, opened
 from edgeopt.data import Batch, Samples
 from edgeopt.errors import BackendError, DataError
 from edgeopt.model import Artifact
@@ -83,11 +83,10 @@ def run_predictions(artifact: Artifact, samples: Samples, batch: int, folder: Pa
         BackendError: the artifact cannot be opened or run.
         DataError: a sample cannot be read, or a label is none of the network's classes.
     """
-    backend = backends.get(artifact.backend)
     total, watch = len(samples), _Constancy()
     parts: list[dict[str, Any]] = []
     done = 0
-    with backend.open(artifact) as session:
+    with opened(artifact) as session:
         for given in samples.batches(_batch_size(artifact, batch)):
             scores = _scores(session, artifact, given.inputs)
             watch.see(given.inputs, scores)
@@ -101,7 +100,7 @@ def run_predictions(artifact: Artifact, samples: Samples, batch: int, folder: Pa
         constant=watch.constant,
         subject=artifact.digest(),
         environment=environment.fingerprint_digest(),
-        simulated=backend.simulated,
+        simulated=backends.get(artifact.backend).simulated,
     )
     files.write_bytes(folder / PREDICTIONS_FILE, found.to_npz())
 
@@ -137,7 +136,9 @@ def _scores(session: Session, artifact: Artifact, inputs: Arrays) -> NDArray[Any
     size = _batch_size(artifact, count)
     rows = np.minimum(np.arange(size), count - 1)
     name = artifact.outputs[0].name
-    output = session.run({key: array[rows] for key, array in inputs.items()} if size != count else inputs)[name]
+    filled = {key: array[rows] for key, array in inputs.items()} if size != count else inputs
+    with backend_errors(artifact.backend, "run"):
+        output = session.run(filled)[name]
     if len(output) != size or output[0].size < 2:
         raise BackendError(
             f"output `{name}` has shape {list(output.shape)} for {size} images, not one score per class",

@@ -6,6 +6,7 @@ stops before a result is looked at; a backend never times itself.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -41,12 +42,17 @@ class Figures(NamedTuple):
 class Block(NamedTuple):
     """Nanoseconds of each timed run, and how many of them the process waited while another one had its core.
 
+    `correctable`: this one thread did the work, so that a run without the waiting would have been shorter by it. What
+    other threads worked is then given back: it may be what was waited for. Where they, or a device, did more than a
+    twentieth, the waiting is told but may not be taken off: the work may have gone on meanwhile.
+
     On a shared machine that waiting is most of the noise, and it says nothing of what is timed: beside jobs that held
     the core for 72 % of the time, ratios of equal networks scattered by 11 % with it and by 1.8 % without.
     """
 
     times_ns: list[int]
     waited_ns: list[int]
+    correctable: bool
 
 
 class Subject:
@@ -61,24 +67,28 @@ class Subject:
         _forget_peak()
         self._empty_bytes = _resident_bytes("VmRSS")
         clock = time.perf_counter_ns
+        self._backend = artifact.backend
         start = clock()
-        self._session = backends.get(artifact.backend).open(artifact)
+        with backends.backend_errors(self._backend, "open its artifact"):
+            self._session = backends.get(self._backend).open(artifact)
         opened = clock()
-        self._session.run(self._inputs[0])
+        with backends.backend_errors(self._backend, "run"):
+            self._session.run(self._inputs[0])
         self._open_ns, self._first_ns = opened - start, clock() - opened
 
     def pin(self, cores: Sequence[int]) -> None:
         """Keep every thread of this process on `cores`; called when it is open, so that opening may use all cores."""
         for task in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(task.name), cores)
+            with contextlib.suppress(ProcessLookupError):  # the task ended meanwhile
+                os.sched_setaffinity(int(task.name), cores)
 
-    def warm_up(self) -> int:
-        """Run until the speed has settled or the time is spent; returns the iterations that it took."""
+    def warm_up(self) -> list[int]:
+        """Run until the speed has settled or the time is spent; returns the nanoseconds of each run."""
         deadline_ns = time.perf_counter_ns() + int(WARM_SECONDS * 1e9)
         times, _ = self._time(WARM_ITERATIONS, deadline_ns)
         while not _settled(times) and time.perf_counter_ns() < deadline_ns:
             times += self._time(WINDOW, deadline_ns)[0]
-        return len(times)
+        return times
 
     def time_block(self, discard: int, iterations: int) -> Block:
         """Time `iterations` runs after `discard` untimed ones; each block goes through the same inputs in order."""
@@ -86,17 +96,22 @@ class Subject:
         process_ns, thread_ns = time.process_time_ns(), time.thread_time_ns()
         times, waited = self._time(iterations, first=discard)
         process_ns, thread_ns = time.process_time_ns() - process_ns, time.thread_time_ns() - thread_ns
+        others_ns = max(0, process_ns - thread_ns)
         slept_ns = sum(times) - sum(waited) - thread_ns
-        if max(process_ns - thread_ns, slept_ns) > ELSEWHERE * sum(times):
-            # Work is done elsewhere, by a pool or a device: it may have gone on, or been waited for, meanwhile.
-            waited = [0] * iterations
-        return Block(times, waited)
+        if max(others_ns, slept_ns) > ELSEWHERE * sum(times):
+            return Block(times, waited, correctable=False)
+        kept = max(0.0, 1.0 - others_ns / max(1, sum(waited)))
+        return Block(times, [int(one * kept) for one in waited], correctable=True)
 
     def figures(self) -> Figures:
         """What this process has cost so far."""
         return Figures(self._open_ns, self._first_ns, max(0, _resident_bytes("VmHWM") - self._empty_bytes))
 
     def _time(self, iterations: int, deadline_ns: float = math.inf, first: int = 0) -> tuple[list[int], list[int]]:
+        with backends.backend_errors(self._backend, "run"):
+            return self._time_plainly(iterations, deadline_ns, first)
+
+    def _time_plainly(self, iterations: int, deadline_ns: float, first: int) -> tuple[list[int], list[int]]:
         run, inputs, clock, waiting = self._session.run, self._inputs, time.perf_counter_ns, self._waiting_ns
         times, waited = list[int](), list[int]()
         for index in range(first, first + iterations):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,11 @@ from edgeopt.backends import Arrays
 from edgeopt.errors import BuildError, EdgeoptError
 from edgeopt.model import Artifact
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
-from edgeopt.validation.subject import Block, thread_environment
+from edgeopt.validation.subject import WINDOW, Block, thread_environment
 from edgeopt.workers import Limits, Progress, Worker, ignore_progress
+
+OWN_GROUPS = Path("/proc/self/cgroup")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 class SideError(BuildError):
@@ -49,6 +53,7 @@ def measure_sets(
     Args:
         sides: name → artifact, all for the same machine and batch.
         inputs: batches that every side is timed on, in the same sequence.
+        protocol: that of the first set, which fits it to how long a run takes; later sets keep what became of it.
         lock: a file that everything on this machine that times anything locks.
 
     Raises:
@@ -56,10 +61,10 @@ def measure_sets(
     """
     samples = so_far
     with _alone(lock, progress):
-        while samples is None or (samples.sets < sets and samples.seconds < protocol.seconds):
+        while samples is None or (samples.sets < sets and not samples.overdue):
             number = samples.sets if samples else 0
             progress(f"set {number + 1} of {sets}", number / sets)
-            one = _measure_set(sides, inputs, protocol, number)
+            one = _measure_set(sides, inputs, samples.protocol if samples else protocol, number)
             samples = samples.extend(one) if samples else one
     return samples
 
@@ -78,10 +83,8 @@ def _measure_set(
 ) -> LatencySamples:
     """One fresh worker per side: started side by side, warmed up one by one, then timed in turns."""
     began, cores = time.monotonic(), _cores(protocol.threads)
-    random = np.random.default_rng([protocol.seed, number])
-    order = np.array([random.permutation(len(sides)) for _ in range(protocol.blocks)])
     blocks: dict[tuple[int, int], Block] = {}
-    names = tuple(sides)
+    names, round_ns = tuple(sides), 0.0
     with contextlib.ExitStack() as stack:
         workers = [_start(stack, name, sides[name], inputs, protocol) for name in names]
         for name, worker in zip(names, workers, strict=True):
@@ -91,7 +94,10 @@ def _measure_set(
             with _named(name):
                 if cores:
                     worker.call("pin", cores)
-                worker.call("warm_up")
+                round_ns += statistics.median(worker.call("warm_up")[-WINDOW:])
+        protocol = protocol if number else protocol.fit(round_ns / 1e9)
+        random = np.random.default_rng([protocol.seed, number])
+        order = np.array([random.permutation(len(sides)) for _ in range(protocol.blocks)])
         throttled = _times_throttled()
         for block, turns in enumerate(order):
             for side in turns:
@@ -105,6 +111,7 @@ def _measure_set(
         digests=tuple(artifact.digest() for artifact in sides.values()),
         times_ns=np.array([[block.times_ns for block in row] for row in grid], dtype=np.int64)[:, None],
         waited_ns=np.array([[block.waited_ns for block in row] for row in grid], dtype=np.int64)[:, None],
+        correctable=np.array([[block.correctable for block in row] for row in grid])[:, None],
         order=order[None],
         figures=np.array(figures, dtype=np.int64)[:, None],
         throttled=np.array([throttled > 0]),
@@ -160,9 +167,24 @@ def _strength(core: int) -> int:
 
 
 def _times_throttled() -> int:
-    """How often the kernel held this control group back for its CPU quota; 0 where no quota is known."""
-    for path in (Path("/sys/fs/cgroup/cpu.stat"), Path("/sys/fs/cgroup/cpu/cpu.stat")):
+    """How often the kernel held this process's control groups back for their CPU quota; 0 where none is known."""
+    if not OWN_GROUPS.is_file():
+        return 0
+    folders = {folder for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines() for folder in _folders(line)}
+    throttled = 0
+    for path in (folder / "cpu.stat" for folder in folders):
         if path.is_file():
             words = path.read_text(encoding="ascii").split()
-            return int(dict(zip(words[::2], words[1::2], strict=True)).get("nr_throttled", 0))
-    return 0
+            throttled += int(dict(zip(words[::2], words[1::2], strict=True)).get("nr_throttled", 0))
+    return throttled
+
+
+def _folders(line: str) -> list[Path]:
+    """The folders of one line `number:controllers:path`, if it limits the CPU: the group and all that it lies in,
+    since a quota holds for everything below it. Version 2 of control groups names no controllers."""
+    _, controllers, path = line.split(":", 2)
+    if controllers and "cpu" not in controllers.split(","):
+        return []
+    top = CONTROL_GROUPS / "cpu" if controllers else CONTROL_GROUPS
+    group = top / path.lstrip("/")
+    return [folder for folder in (group, *group.parents) if folder.is_relative_to(top)]

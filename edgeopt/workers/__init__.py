@@ -6,8 +6,8 @@
 
 A function is named `module:attribute`. Arguments and results cross a private pipe between a parent and the child that
 it started from the same installation, so they are pickled; nothing from a file ever is. What the child raises on
-purpose (an `EdgeoptError`) is raised again in the parent; a crash, a hang or a kill becomes a `WorkerError` with the
-last lines that the child wrote. A child never outlives its parent.
+purpose (an `EdgeoptError`) is raised again in the parent, with the traceback of its cause as a log; a crash, a hang or
+a kill becomes a `WorkerError` with the last lines that the child wrote. A child never outlives its parent.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from edgeopt.errors import WorkerError
 
 #: what to do about a child that does not answer
 HUNG = "see what it waits for, or give it more time"
+CRASHED = "`edgeopt compile --verbose` shows the last lines that it wrote"
 
 CHILD = Path(__file__).with_name("child.py")
 
@@ -200,8 +201,8 @@ class Worker:
         if code == -signal.SIGKILL:
             return self._error("was killed", "most often the machine ran out of memory: use fewer or smaller inputs")
         if code < 0:
-            return self._error(f"crashed with {signal.Signals(-code).name}", "the last lines of its log are above")
-        return self._error(f"ended early with exit code {code}", "the last lines of its log are above")
+            return self._error(f"crashed with {signal.Signals(-code).name}", CRASHED)
+        return self._error(f"ended early with exit code {code}", CRASHED)
 
     def _error(self, what: str, hint: str) -> WorkerError:
         # `pread` because the child writes at the same file's offset, which a seek here would move.

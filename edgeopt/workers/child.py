@@ -15,7 +15,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from edgeopt.errors import BuildError, EdgeoptError
+from edgeopt.errors import BuildError, EdgeoptError, fault_of_file, fault_of_place
 
 PR_SET_PDEATHSIG = 1
 
@@ -65,12 +65,14 @@ def _answer(connection: Connection, find: Callable[[], Callable[..., Any]], argu
         connection.send(("result", None if keep else result))
         return result
     except EdgeoptError as error:
-        connection.send(("error", error))
-    except MemoryError:
-        traceback.print_exc()
-        connection.send(("error", BuildError("out of memory", "use fewer or smaller inputs, or a smaller batch")))
-    except Exception:
-        connection.send(("bug", traceback.format_exc()))
+        connection.send(("error", error.keep_trace(error.__cause__)))
+    except MemoryError as error:
+        named = BuildError("out of memory", "use fewer or smaller inputs, or a smaller batch")
+        connection.send(("error", named.keep_trace(error)))
+    except Exception as error:
+        fault = fault_of_place(error) or fault_of_file(error)
+        told = ("bug", traceback.format_exc()) if fault is None else ("error", fault.keep_trace(error))
+        connection.send(told)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt.backends import build_artifact, check_inputs, null
+from edgeopt.backends import Session, backend_errors, build_artifact, check_inputs, null, run_each, zeros
 from edgeopt.context import Context
-from edgeopt.errors import BackendError, UsageError
+from edgeopt.errors import BackendError, DiskError, MissingError, UsageError
 from edgeopt.model import Model, TensorSpec
 
 IMAGE = TensorSpec(name="image", shape=("batch", 3, "side", "side"))
@@ -49,3 +50,36 @@ def test_whatever_a_backend_raises_becomes_its_error(
     monkeypatch.setattr(null.Null, "build", explode)
     with pytest.raises(BackendError, match="`null` could not build: ZeroDivisionError: of all things"):
         build_artifact("null", onnx_model, Context(folder=tmp_path))
+
+
+def test_whatever_a_session_raises_becomes_its_backends_error(
+    onnx_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_arguments: object) -> None:
+        raise ZeroDivisionError("of all things")
+
+    artifact = build_artifact("null", onnx_model, Context(folder=tmp_path))
+    for place, method, doing in ((null.Null, "open", "open its artifact"), (Session, "close", "close its session")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, method, explode)
+            with pytest.raises(BackendError, match=f"`null` could not {doing}: ZeroDivisionError: of all things"):
+                run_each(artifact, [zeros(artifact, 1)], 1)
+    monkeypatch.setattr(null.NullSession, "run", explode)
+    with pytest.raises(BackendError, match="`null` could not run: ZeroDivisionError: of all things"):
+        run_each(artifact, [zeros(artifact, 1)], 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ModuleNotFoundError("No module named 'openvino'", name="openvino"), MissingError),
+        (OSError(errno.ENOSPC, "No space left on device"), DiskError),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "kernel.bin"), BackendError),
+        (DiskError("no space left on the disk for `x`"), DiskError),
+        (MemoryError(), MemoryError),
+    ],
+)
+def test_what_is_not_a_backends_fault_is_not_named_as_one(error: Exception, kind: type[Exception]) -> None:
+    with pytest.raises(kind) as caught, backend_errors("null", "run"):
+        raise error
+    assert type(caught.value) is kind

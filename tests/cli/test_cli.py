@@ -16,7 +16,16 @@ import click
 import pytest
 
 from edgeopt import cli, registry
-from edgeopt.errors import BackendError, DeviceError, EdgeoptError, MissingError, TrustError, UsageError, WorkerError
+from edgeopt.errors import (
+    BackendError,
+    DeviceError,
+    DiskError,
+    EdgeoptError,
+    MissingError,
+    TrustError,
+    UsageError,
+    WorkerError,
+)
 
 DIGITS = str(Path(__file__).parents[2] / "recipes" / "digits.yaml")
 
@@ -185,6 +194,44 @@ def test_each_error_has_its_exit_code(
 def test_the_log_of_a_worker_is_shown_between_its_error_and_the_hint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "names", raising(WorkerError("it crashed", "look above", "one\ntwo")))
     assert run("passes").err == "error: it crashed\n  | one\n  | two\n\nhint: look above\n"
+
+
+def test_the_log_of_another_error_is_shown_to_those_who_ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeopt.recipe.load_recipe", raising(BackendError("it failed", "look", "one\ntwo")))
+    assert run("compile", "x").err == "error: it failed\n\nhint: look\n"
+    assert run("compile", "x", "--verbose").err == "error: it failed\n  | one\n  | two\n\nhint: look\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"), 5,
+         "error: `onnxruntime` is not installed\n\nhint: pip install 'edgeopt[cpu]'\n"),
+        (ModuleNotFoundError("No module named 'onnx'", name="onnx"), 5,
+         "error: `onnx` is not installed\n\nhint: pip install 'edgeopt[compile]'\n"),
+        (PermissionError(13, "Permission denied", "w.pt"), 2, "error: cannot use `w.pt`: permission denied\n"),
+        (IsADirectoryError(21, "Is a directory", b"images"), 2, "error: cannot use `images`: is a directory\n"),
+        (DiskError("no space left on the disk for `x`"), 5, "error: no space left on the disk for `x`\n\nhint: free"),
+    ],
+)  # fmt: skip
+def test_what_the_surroundings_lack_is_no_bug(
+    error: Exception, code: int, told: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "names", raising(error))
+    ran = run("passes")
+    assert ran.code == code
+    assert ran.err.startswith(told)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(9, "Bad file descriptor"), ModuleNotFoundError("No module named 'torch.gone'", name="torch.gone"),
+              ModuleNotFoundError("No module named 'edgeopt.gone'", name="edgeopt.gone")]
+)  # fmt: skip
+def test_what_only_looks_like_the_surroundings_is_a_bug(
+    error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "names", raising(error))
+    assert run("passes").code == 70
 
 
 def test_a_bug_shows_its_traceback_and_asks_to_report_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

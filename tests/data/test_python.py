@@ -79,6 +79,34 @@ def test_its_files_are_the_file_and_what_it_imports(tmp_path: Path) -> None:
     assert next(open_split(f"{path}:validation").read())["image"].tolist() == [1]
 
 
+def test_the_files_that_it_says_it_reads_are_its_files_too(tmp_path: Path) -> None:
+    for name in ("scans/one.npy", "scans/deep/two.npy", "lists/a.csv", "lists/b.txt", "other.npy"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "lists.py").write_text("READS: list[str] = ['lists/*.csv']\n")
+    path = write(tmp_path, "import lists\nREADS = ['scans']\nraise SystemExit('run, and not only read')\n")
+    named = [tmp_path / name for name in ("lists/a.csv", "scans/deep/two.npy", "scans/one.npy")]
+    assert Python().files(Path(f"{path}:validation")) == [tmp_path / "lists.py", path, *named]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("READS = 'scans'", "line 1, is not a list of strings"),
+        ("READS = [3]", "line 1, is not a list of strings"),
+        ("READS = list_scans()", "line 1, is not a list of strings"),
+        ("READS = ['']", "line 1, is not a list of strings"),
+        ("READS = ['scans']", "`READS` names `scans`, and "),
+    ],
+)
+def test_a_wrong_list_of_what_it_reads_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    path = write(tmp_path, f"{line}\ndef validation(): ...\n")
+    with pytest.raises(DataError) as caught:
+        Python().files(Path(f"{path}:validation"))
+    assert says in caught.value.message
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

@@ -41,7 +41,7 @@ def refused(ran: Ran, code: int, *words: str) -> None:
 
 def nothing_left(job: Job) -> None:
     assert not job.out.exists()
-    assert not list(job.folder.rglob(".tmp-*"))
+    assert not list(job.folder.rglob(".edgeopt-tmp-*"))
 
 
 @pytest.mark.parametrize(

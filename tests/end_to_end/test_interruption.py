@@ -57,7 +57,7 @@ def stored(job: Job) -> dict[str, float]:
 
 
 def leftovers(job: Job) -> list[Path]:
-    return list(job.folder.rglob(".tmp-*"))
+    return list(job.folder.rglob(".edgeopt-tmp-*"))
 
 
 def workers_of(job: Job) -> list[str]:

@@ -121,9 +121,7 @@ def test_quantized_weights_stay_integers(tmp_path: Path) -> None:
     assert sorted(operators(simplified)) == ["Conv", "DequantizeLinear", "DequantizeLinear", "QuantizeLinear"]
 
 
-def test_other_outputs_are_a_named_failure(
-    onnx_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_outputs_are_a_named_failure(onnx_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(given: onnx.ModelProto) -> onnx.ModelProto:
         spoiled = onnx.ModelProto()
         spoiled.CopyFrom(given)

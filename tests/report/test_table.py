@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 
 from edgeopt.report import Report
-from edgeopt.report.table import COLUMNS, make_rows, plain, show_mb, show_ms, show_percent, tell_facts, tell_outcome
+from edgeopt.report.table import (
+    COLUMNS,
+    make_rows,
+    plain,
+    show_mb,
+    show_ms,
+    show_percent,
+    show_points,
+    tell_facts,
+    tell_outcome,
+)
 
 
 def cells(report: Report, title: str) -> list[tuple[str, str]]:
@@ -24,8 +34,12 @@ def test_ratios_are_shown_as_speed_ups_with_the_lower_one_first(passing: Report)
     assert cells(passing, "vs original") == expected
 
 
-def test_a_drop_is_shown_by_its_upper_bound(passing: Report) -> None:
-    assert cells(passing, "drop ≤") == [("", ""), ("", ""), ("0.6", ""), ("0.7", "")]
+def test_a_drop_is_shown_with_its_upper_bound(passing: Report) -> None:
+    assert cells(passing, "drop") == [("", ""), ("", ""), ("0.1", "≤ 0.6"), ("0.3", "≤ 0.7")]
+
+
+def test_no_drop_is_shown_as_a_negative_zero() -> None:
+    assert [show_points(value) for value in (-0.04, 0.0, -0.06, 2.34)] == ["0.0", "0.0", "-0.1", "2.3"]
 
 
 def test_a_candidate_that_was_not_built_has_no_figures(unbuilt: Report) -> None:

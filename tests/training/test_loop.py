@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,27 @@ def test_weights_decay_and_biases_do_not() -> None:
     assert decayed == {id(parameter) for parameter in network.parameters()}
     assert [parameter.dim() for parameter in groups[0]["params"]] == [2]
     assert groups[1]["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "none of ours"])
+def test_a_damaged_checkpoint_is_dropped_with_a_word_and_training_starts_over(damage: str, tmp_path: Path) -> None:
+    def train(folder: Path) -> tuple[list[float], list[str]]:
+        told: list[str] = []
+        torch.manual_seed(0)
+        training = Training(nn.Linear(4, 3), make_samples(32), label_loss, SCHEDULE)
+        return training.run(Checkpoints(folder), lambda text, _: told.append(text)), told
+
+    losses, _ = train(tmp_path)
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    half = len(data) // 2
+    flipped = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
+    path.write_bytes({"cut": data[:half], "flip": flipped, "empty": b"", "none of ours": b"PK" * 100}[damage])
+    again, told = train(tmp_path)
+    assert told[0] == "a checkpoint is damaged: starting over"
+    assert told[1].startswith("epoch 1 of 2")
+    assert again == losses
+    assert path.read_bytes()[:32] == data[:32]
 
 
 def test_dropout_follows_the_seed_and_settings_are_set_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ microseconds: how much of a core's time one run takes
 helper_microseconds: how much another thread of the process takes meanwhile; sleep_microseconds: how long it sleeps
 classes: how many scores there are
 answers: `oracle` (the class is the first input value), `nan` (not finite where that value is 3), `dead` (zeros)
+bug_at: the run that raises what no backend should; buggy: opening does
 crash_at: the run, counted from 1, that ends the process; hang_at: the run that never returns
 hoard_mb: memory that opening takes and never gives back
 """
@@ -39,10 +40,14 @@ class ScriptedSession(Session):
         self._runs = 0
         if settings.get("refuse"):
             raise BackendError("the script says no", "write another script")
+        if settings.get("buggy"):
+            raise KeyError("weights")
         self._hoard = np.ones(int(settings.get("hoard_mb", 0) * 1e6), np.uint8)
 
     def run(self, inputs: Arrays) -> Arrays:
         self._runs += 1
+        if self._runs == self._settings.get("bug_at"):
+            raise ValueError("no such kernel")
         if self._runs == self._settings.get("crash_at"):
             os.abort()
         if self._runs == self._settings.get("hang_at"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeopt.validation import Measurement
-from edgeopt.validation.latency import measure_latency, percentile_bounds, ratio_interval
+from edgeopt.validation.latency import describe_waiting, measure_latency, percentile_bounds, ratio_interval
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
 
 ALPHA = 0.05 / 3
@@ -31,6 +31,7 @@ def fabricate(
         times_ns=(1e6 * base * np.exp(logs)).astype(np.int64),
         order=np.zeros((sets, protocol.blocks, len(milliseconds)), np.int64),
         waited_ns=np.zeros(shape, np.int64),
+        correctable=np.ones(shape[:3], np.bool_),
         figures=np.ones((*shape[:2], 3), np.int64),
         throttled=np.zeros(sets, np.bool_),
         protocol=protocol,
@@ -129,16 +130,48 @@ def test_one_side_has_percentiles_throughput_and_its_ratios() -> None:
             assert measurement.low <= measurement.value <= measurement.high
 
 
-def test_time_that_another_process_had_the_core_is_taken_off_and_told() -> None:
-    samples = fabricate({"a": 1.0, "b": 1.0})
+def share_machine(samples: LatencySamples, waited: dict[str, float]) -> LatencySamples:
+    """The same runs, each longer by so many milliseconds in which another process had the core."""
     lost = np.zeros_like(samples.times_ns)
-    lost[0] = 1_000_000
-    busy = replace(samples, times_ns=samples.times_ns + lost, waited_ns=lost)
+    for side, milliseconds in waited.items():
+        lost[samples.sides.index(side)] = int(milliseconds * 1e6)
+    return replace(samples, times_ns=samples.times_ns + lost, waited_ns=lost)
+
+
+def test_a_ratio_leaves_out_waiting_for_a_core_and_what_a_user_would_see_does_not() -> None:
+    busy = share_machine(fabricate({"a": 1.0, "b": 1.0}), {"a": 1.0})
     found = by_metric(measure_latency(busy, "a", ALPHA, original="b"))
-    assert found["latency.p50_ms"].value == pytest.approx(1.0, rel=0.02)
     assert found["latency.ratio"].value == pytest.approx(1.0, rel=0.02)
-    assert found["latency.p50_ms"].note == "other processes had its core for 50% of the time, which is taken off"
-    assert by_metric(measure_latency(busy, "b", ALPHA))["latency.p50_ms"].note == ""
+    assert found["latency.p50_ms"].value == pytest.approx(2.0, rel=0.02)
+    assert found["latency.p50_ms"].low == pytest.approx(2.0, rel=0.05)
+    assert found["latency.p90_ms"].low is not None
+    assert found["latency.p90_ms"].low > 2.0
+    assert found["throughput.per_s"].value == pytest.approx(500, rel=0.02)
+
+
+@pytest.mark.parametrize("pooled", ["a", "b"])
+def test_a_ratio_never_leaves_out_the_waiting_of_one_side_only(pooled: str) -> None:
+    busy = share_machine(fabricate({"a": 1.0, "b": 1.0}), {"a": 1.0, "b": 1.0})
+    busy.correctable[busy.sides.index(pooled)] = False
+    both = ratio_interval(busy, "a", "b", ALPHA)
+    assert both.value == pytest.approx(1.0, rel=0.02)
+    alone = share_machine(fabricate({"a": 1.0, "b": 1.0}), {"a": 1.0})
+    alone.correctable[alone.sides.index(pooled)] = False
+    assert ratio_interval(alone, "a", "b", ALPHA).value == pytest.approx(2.0, rel=0.02)
+
+
+def test_waiting_is_told_with_the_figures_that_hold_it() -> None:
+    busy = share_machine(fabricate({"original": 1.0, "int8": 1.0, "float": 1.0}), {"original": 0.25, "int8": 1.0})
+    shared = "the machine was shared: waiting for a core took original 20 %, int8 50 % of the time; "
+    assert describe_waiting(busy) == shared + "ratios leave that out, percentiles do not"
+    busy.correctable[0, :2] = False
+    assert describe_waiting(busy) == shared + "ratios leave that out but for those with original, percentiles do not"
+    busy.correctable[1] = False
+    assert describe_waiting(busy) == shared + "percentiles and ratios hold that"
+
+
+def test_next_to_no_waiting_is_not_told() -> None:
+    assert describe_waiting(share_machine(fabricate({"a": 1.0, "b": 1.0}), {"a": 0.005})) == ""
 
 
 def test_the_original_has_no_ratio_to_itself() -> None:
@@ -231,7 +264,7 @@ def test_all_looks_together_pass_a_side_at_its_budget_no_more_often_than_they_ma
         alpha = samples.protocol.alpha(0.95)
         for look in samples.protocol.looks:
             seen = replace(samples, times_ns=samples.times_ns[:, :look], waited_ns=samples.waited_ns[:, :look],
-                           throttled=samples.throttled[:look])  # fmt: skip
+                           correctable=samples.correctable[:, :look], throttled=samples.throttled[:look])  # fmt: skip
             ratio = ratio_interval(seen, "a", "b", alpha)
             assert ratio.low is not None
             assert ratio.high is not None

@@ -16,6 +16,7 @@ def opened(peaks_mb: list[float]) -> LatencySamples:
         times_ns=np.ones((2, sets, 8, 5), np.int64),
         order=np.zeros((sets, 8, 2), np.int64),
         waited_ns=np.zeros((2, sets, 8, 5), np.int64),
+        correctable=np.ones((2, sets, 8), np.bool_),
         figures=figures,
         throttled=np.ones(sets, np.bool_),
         protocol=Protocol(),

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scripted_backend
 from scripted_backend import CLASSES, script
 
-from edgeopt import files, workers
+from edgeopt import files, registry, workers
 from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.errors import BackendError, DataError, MissingError
@@ -121,6 +122,19 @@ def test_predictions_survive_their_file_and_equal_ones_give_equal_bytes(tmp_path
     assert type(read.constant) is bool
     assert type(read.subject) is str
     assert read.to_npz() == found.to_npz()
+
+
+@pytest.mark.parametrize("method", ["open", "run", "close"])
+def test_a_backend_that_raises_without_foresight_is_named(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    backend = registry.resolve("backends", "scripted")
+    monkeypatch.setattr(backend if method == "open" else scripted_backend.ScriptedSession, method, fail)
+    with pytest.raises(BackendError, match=f"`scripted` could not {method}.*: ZeroDivisionError: division by zero"):
+        predict(tmp_path, script())
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from edgeopt.validation.timing import SideError, measure_sets
 pytestmark = pytest.mark.usefixtures("scripted")
 
 INPUTS = [{"image": np.full((2, 1, 2, 2), index, np.float32)} for index in range(3)]
-QUICK = Protocol(looks=(2, 3), blocks=3, iterations=4, seconds=60.0)
+QUICK = Protocol(looks=(2, 3), blocks=3, iterations=4, seconds=60.0, least_sets=1)
 
 
 def test_sides_are_timed_in_turns_and_the_slower_one_is_found(tmp_path: Path) -> None:
@@ -66,6 +66,25 @@ def test_measuring_ends_when_its_time_is_spent_but_never_before_one_set(tmp_path
     samples = measure_sets({"a": script()}, INPUTS, replace(QUICK, seconds=0.01), 3, tmp_path / "lock")
     assert samples.sets == 1
     assert samples.exhausted
+
+
+def test_measuring_does_not_end_before_it_has_the_sets_of_a_verdict(tmp_path: Path) -> None:
+    protocol = replace(QUICK, seconds=0.01, least_sets=2)
+    samples = measure_sets({"a": script()}, INPUTS, protocol, 3, tmp_path / "lock")
+    assert samples.sets == 2
+    assert samples.exhausted
+
+
+def test_slow_sides_have_fewer_turns_the_same_in_every_set(tmp_path: Path) -> None:
+    protocol = replace(QUICK, blocks=10, discard=2, set_seconds=0.2)
+    samples = measure_sets({"a": script(sleep_microseconds=40_000)}, INPUTS, protocol, 1, tmp_path / "lock")
+    fit = samples.protocol
+    assert (fit.blocks, fit.discard, fit.iterations) == (2, 1, 1)
+    again = measure_sets(
+        {"a": script(sleep_microseconds=40_000)}, INPUTS, protocol, 2, tmp_path / "lock", so_far=samples
+    )
+    assert again.times_ns.shape == (1, 2, 2, 1)
+    assert again.protocol == fit
 
 
 @pytest.mark.parametrize(
@@ -117,6 +136,21 @@ def test_a_set_in_which_the_kernel_held_the_processes_back_is_marked(
     monkeypatch.setattr(timing, "_times_throttled", lambda: next(counts))
     samples = measure_sets({"a": script()}, INPUTS, QUICK, 2, tmp_path / "lock")
     assert samples.throttled.tolist() == [False, True]
+
+
+def test_throttling_is_counted_in_the_own_group_and_all_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"system/ours": 5, "system": 2, "others": 40, "cpu/jobs/one": 7, "cpu": 1, "memory/jobs/one": 90}
+    for folder, count in counts.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "cpu.stat").write_text(f"nr_periods 99\nnr_throttled {count}\nthrottled_usec 3\n")
+    own = tmp_path / "own"
+    monkeypatch.setattr(timing, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(timing, "OWN_GROUPS", own)
+    assert timing._times_throttled() == 0
+    own.write_text("0::/system/ours\n")
+    assert timing._times_throttled() == 7
+    own.write_text("4:memory:/jobs/one\n3:cpu,cpuacct:/jobs/one\n0::/nowhere\n")
+    assert timing._times_throttled() == 8
 
 
 def test_the_strongest_core_is_taken_and_of_equals_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

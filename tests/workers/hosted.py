@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgeopt.errors import DataError, WorkerError
+from edgeopt.errors import DataError, PassError, WorkerError
 from edgeopt.workers import report_progress
 
 
@@ -48,6 +49,31 @@ def refuse() -> None:
 
 def refuse_with_log() -> None:
     raise WorkerError("inner", "hint", "its log")
+
+
+def refuse_because() -> None:
+    try:
+        divide_by_zero()
+    except ZeroDivisionError as error:
+        raise PassError("it failed", "look") from error
+
+
+def import_torch_where_it_is_not() -> None:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    sys.path.clear()
+    import torch  # noqa: F401
+
+
+def import_what_is_unknown() -> None:
+    import unheard_of  # type: ignore[import-not-found]  # noqa: F401
+
+
+def open_what_is_not_there() -> None:
+    Path("nowhere/at_all").read_bytes()
+
+
+def fill_the_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def divide_by_zero() -> float:

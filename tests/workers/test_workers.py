@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt.errors import BuildError, DataError, WorkerError
+from edgeopt.errors import (
+    BuildError,
+    DataError,
+    DiskError,
+    EdgeoptError,
+    MissingError,
+    PassError,
+    UsageError,
+    WorkerError,
+)
 from edgeopt.workers import Limits, RemoteBug, Worker, run
 
 
@@ -73,6 +82,39 @@ def test_an_error_keeps_its_further_fields() -> None:
     assert caught.value.log == "its log"
 
 
+def test_an_error_crosses_with_the_traceback_of_its_cause() -> None:
+    with pytest.raises(PassError) as caught:
+        run("hosted:refuse_because")
+    assert (caught.value.message, caught.value.hint) == ("it failed", "look")
+    assert "in divide_by_zero" in caught.value.log
+    assert caught.value.log.endswith("ZeroDivisionError: division by zero")
+
+
+def test_an_error_without_a_cause_has_no_log() -> None:
+    with pytest.raises(DataError) as caught:
+        run("hosted:refuse")
+    assert caught.value.log == ""
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "message", "hint"),
+    [
+        ("import_torch_where_it_is_not", MissingError, "`torch` is not installed", "pip install 'edgeopt[compile]'"),
+        ("import_what_is_unknown", MissingError, "`unheard_of` is not installed", "install it into the Python"),
+        ("fill_the_disk", DiskError, "no space left on the disk", "free some space"),
+        ("open_what_is_not_there", UsageError, "cannot use `nowhere/at_all`: no such file or directory", "check"),
+    ],
+)
+def test_what_the_surroundings_lack_is_named_and_no_bug(
+    function: str, kind: type[EdgeoptError], message: str, hint: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        run(f"hosted:{function}")
+    assert caught.value.message == message
+    assert caught.value.hint.startswith(hint)
+    assert f"in {function}" in caught.value.log
+
+
 def test_an_object_that_cannot_be_made_leaves_no_process() -> None:
     worker = Worker("hosted:Counter", -1)
     with pytest.raises(DataError, match="at least 0"), worker:
@@ -92,7 +134,7 @@ def test_a_bug_comes_with_the_traceback_of_the_child() -> None:
         run("hosted:divide_by_zero")
 
 
-@pytest.mark.parametrize("function", ["hosted:absent", "absent_module:absent"])
+@pytest.mark.parametrize("function", ["hosted:absent", "edgeopt.absent:absent"])
 def test_a_function_that_is_not_there_is_a_bug(function: str) -> None:
     with pytest.raises(RemoteBug, match="absent"):
         run(function)
@@ -123,8 +165,8 @@ def test_a_kill_is_told_as_a_lack_of_memory() -> None:
 
 
 def test_a_hang_is_ended_at_its_limit() -> None:
-    worker = Worker("edgeopt.workers.child:Once", "hosted:hang", limits=Limits(seconds=1.5))
-    with worker, pytest.raises(WorkerError, match=r"`hosted:hang` did not answer within 1\.5 s and was ended"):
+    worker = Worker("edgeopt.workers.child:Once", "hosted:hang", limits=Limits(seconds=2), name="hosted:hang")
+    with worker, pytest.raises(WorkerError, match=r"`hosted:hang` did not answer within 2 s and was ended"):
         worker.call("run")
     assert not is_running(worker.process_id)
 
