@@ -29,7 +29,7 @@ Made from the code by `make goldens`; do not edit. Exit codes are in the [README
 def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
     """A command and all below it, with their full names."""
     if isinstance(command, click.Group):
-        context = click.Context(command)
+        context = click.Context(command, **cli.context_settings)
         for below in command.list_commands(context):
             found = command.get_command(context, below)
             assert found is not None
@@ -61,8 +61,9 @@ def options_table(model: type[Any]) -> list[str]:
 
 def make_reference() -> str:
     lines = [HEAD, "## Commands"]
+    root = click.Context(cli, info_name="edgeopt", **cli.context_settings)  # `-h` is inherited from it
     for name, command in sorted(commands(cli, "edgeopt")):
-        context = click.Context(command, info_name=name, max_content_width=100)
+        context = click.Context(command, info_name=name.removeprefix("edgeopt "), parent=root)
         lines += [f"### `{name}`", f"```\n{command.get_help(context)}\n```"]
     lines.append("## Passes")
     for name in registry.names("passes"):
