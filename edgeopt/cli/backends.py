@@ -23,7 +23,8 @@ def command(as_json: bool) -> None:
         return
     for row in rows:
         state = "ready" if row["available"] else f"missing: {row['missing']}"
-        click.echo(f"{row['name']:18} takes {row['accepts']:6} {state:24} {row['about']}")
+        start = f"{row['name']:18} takes {row['accepts']:6} "
+        click.echo(click.wrap_text(f"{state}; {row['about']}", 100, start, " " * len(start)))
 
 
 def list_backends() -> list[dict[str, str | bool]]:

@@ -25,7 +25,10 @@ def command(name: str | None, as_json: bool) -> None:
         click.echo(json.dumps({each: cls.model_json_schema() for each, cls in found.items()}, indent=2))
         return
     for each, cls in found.items():
-        click.echo(f"{each:18} {cls.accepts} → {cls.produces}   {(inspect.getdoc(cls) or '').splitlines()[0]}")
+        about = (inspect.getdoc(cls) or "").splitlines()[0]
+        start = f"{each:15} {f'{cls.accepts} → {cls.produces}':15} "
+        click.echo(click.wrap_text(about, 100, start, " " * len(start)))
     for option, field in found[name].model_fields.items() if name else ():
         default = "required" if field.is_required() else f"default {json.dumps(field.get_default(), default=str)}"
-        click.echo(f"  {option:18} {default}: {field.description or ''}")
+        start = f"  {option:16} "
+        click.echo(click.wrap_text(f"{default}: {field.description or ''}", 100, start, " " * len(start)))

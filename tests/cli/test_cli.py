@@ -334,8 +334,9 @@ def test_what_is_data_is_json_on_stdout(run: Run) -> None:
 
 def test_the_options_of_a_pass_are_shown_with_their_defaults(run: Run) -> None:
     out = run("passes", "prune_channels").out
-    assert "ratio              required: " in out
-    assert 'scope              default "local": ' in out
+    assert "ratio            required: " in out
+    assert 'scope            default "local": ' in out
+    assert all(len(line) <= 100 for line in out.splitlines())
     assert "Undefined" not in out
 
 
