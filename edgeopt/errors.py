@@ -20,11 +20,12 @@ Anything else that is raised is a bug in edgeopt and exits with 70.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 #: top-level module → the extra that brings it, where that is not `compile`
 EXTRAS = {
@@ -108,6 +109,26 @@ class WorkerError(BuildError):
 
 class DeviceError(EdgeoptError):
     exit_code = 6
+
+
+@contextlib.contextmanager
+def unforeseen(what: str, kind: type[EdgeoptError]) -> Iterator[None]:
+    """Name what a part that edgeopt calls raises without foresight: it fails alone, and the run goes on.
+
+    Args:
+        what: what it was and did, as in `` `onnxruntime_cpu` could not build ``.
+
+    Raises:
+        kind: it raised something.
+        MissingError: a library is not installed, or the disk is full.
+    """
+    try:
+        yield
+    except (EdgeoptError, MemoryError):  # the worker names a lack of memory
+        raise
+    except Exception as error:
+        hint = "`edgeopt compile --verbose` shows where it failed"
+        raise fault_of_place(error) or kind(f"{what}: {type(error).__name__}: {error}", hint) from error
 
 
 def fault_of_place(error: BaseException) -> MissingError | None:

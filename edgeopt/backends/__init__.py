@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeopt import registry
 from edgeopt.context import Context
-from edgeopt.errors import BackendError, EdgeoptError, fault_of_place
+from edgeopt.errors import BackendError, unforeseen
 from edgeopt.model import Artifact, Form, Model, QuantizationProfile, TensorSpec
 
 Arrays = dict[str, NDArray[Any]]
@@ -81,25 +82,14 @@ def get(name: str) -> Backend:
     return backend
 
 
-@contextlib.contextmanager
-def backend_errors(name: str, doing: str) -> Iterator[None]:
-    """Name what a backend, or a user's network inside it, raises without foresight: it loses, and the run goes on.
-
-    Args:
-        doing: what it could not do, as in `open its artifact`.
+def backend_errors(name: str, doing: str) -> AbstractContextManager[None]:
+    """`unforeseen` for a backend, or a user's network inside it; `doing` is what it could not do: `open its artifact`.
 
     Raises:
         BackendError: it raised something.
         MissingError: a library is not installed, or the disk is full.
     """
-    try:
-        yield
-    except (EdgeoptError, MemoryError):  # the worker names a lack of memory
-        raise
-    except Exception as error:
-        what = f"`{name}` could not {doing}: {type(error).__name__}: {error}"
-        hint = "`edgeopt compile --verbose` shows where it failed"
-        raise fault_of_place(error) or BackendError(what, hint) from error
+    return unforeseen(f"`{name}` could not {doing}", BackendError)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 
 from edgeopt import registry
 from edgeopt.context import Context
-from edgeopt.errors import EdgeoptError, PassError, fault_of_place
+from edgeopt.errors import PassError, unforeseen
 from edgeopt.model import Facts, Form, Model, Value
 
 
@@ -70,11 +70,5 @@ def run_pass(name: str, options: dict[str, Any], model: Model, context: Context)
         MissingError: a library is not installed, or the disk is full.
     """
     step: Pass = registry.resolve("passes", name)(**options)
-    try:
+    with unforeseen(f"`{name}` failed", PassError):
         return step(model, context)
-    except (EdgeoptError, MemoryError):  # the worker names a lack of memory
-        raise
-    except Exception as error:
-        what = f"`{name}` failed: {type(error).__name__}: {error}"
-        hint = "`edgeopt compile --verbose` shows where it failed"
-        raise fault_of_place(error) or PassError(what, hint) from error

@@ -30,12 +30,12 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 class SideError(BuildError):
     """A side that could not be timed; `side` names it, so that the others can be measured without it."""
 
-    def __init__(self, message: str, hint: str = "", side: str = "") -> None:
-        super().__init__(message, hint)
+    def __init__(self, message: str, hint: str = "", log: str = "", side: str = "") -> None:
+        super().__init__(message, hint, log)
         self.side = side
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message, self.hint, self.side)
+        return type(self), (self.message, self.hint, self.log, self.side)
 
 
 def measure_sets(
@@ -144,7 +144,7 @@ def _named(side: str) -> Iterator[None]:
     try:
         yield
     except EdgeoptError as error:
-        raise SideError(f"`{side}` could not be timed: {error.message}", error.hint, side) from error
+        raise SideError(f"`{side}` could not be timed: {error.message}", error.hint, error.log, side) from error
 
 
 def _cores(threads: int) -> tuple[int, ...]:
