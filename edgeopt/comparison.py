@@ -6,30 +6,27 @@ look while a latency budget is undecided, and everything becomes measurements of
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeopt import environment, files, gates, keys, workers
-from edgeopt.backends import get
+from edgeopt.backends import Arrays
 from edgeopt.errors import EdgeoptError
 from edgeopt.execute import Results
 from edgeopt.model import Artifact
 from edgeopt.plan import Side, Step, TargetPlan
 from edgeopt.report import BuiltArtifact, CandidateResult, SideResult, TargetResult
+from edgeopt.report.deriving import derive_candidate, derive_target, notes_on, raw_file
 from edgeopt.report.judging import judge_target
-from edgeopt.select import Duel
 from edgeopt.store import Found, Store
-from edgeopt.validation import Measurement
-from edgeopt.validation.accuracy import Predictions, load_predictions, measure_accuracy, pack_samples
-from edgeopt.validation.latency import SideError, describe_waiting, measure_latency, measure_sets, ratio_interval
+from edgeopt.validation.evidence import LATENCY_FILE, SUSTAINED_FILE, Evidence
+from edgeopt.validation.latency import SideError, measure_sets
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
-from edgeopt.validation.memory import measure_memory
-from edgeopt.validation.size import measure_size
+from edgeopt.validation.predictions import Predictions, load_predictions
+from edgeopt.validation.sustained import SustainedSamples, run_sustained
 from edgeopt.workers import Progress
-
-SAMPLES, SAMPLES_FILE = "samples", "latency.npz"
 
 #: a latency is measured again after this: a machine changes
 FRESH_SECONDS = 86_400.0
@@ -40,9 +37,11 @@ TIMED_BATCHES = 8
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency samples of a target, whether they were stored, and the seconds that measuring took."""
+    """Latency samples of a target, and those of long runs where they are asked for; whether they were stored, and the
+    seconds that measuring took."""
 
     samples: LatencySamples
+    sustained: SustainedSamples | None
     cached: bool
     seconds: float
 
@@ -57,7 +56,8 @@ class Comparison:
 
 def make_protocol(target: TargetPlan, seed: int) -> Protocol:
     """How a target is timed."""
-    return Protocol(threads=target.threads, seed=seed)
+    measure = target.measure
+    return Protocol(threads=target.threads, concurrency=measure.concurrency, seconds=measure.seconds, seed=seed)
 
 
 def buildable(target: TargetPlan, results: Results) -> list[Side]:
@@ -81,29 +81,40 @@ def time_target(
     key = keys.digest(parts) if missing else step.key
     with store.hold(key):
         found = None if fresh else store.find(key)
-        samples = None if found is None else _stored(found, sides, target, results)
-        if found is not None and samples is not None:
-            return Timing(samples, True, found.entry.seconds)
+        stored = None if found is None else _stored(found, sides, target, results)
+        if stored is not None:
+            return stored
         samples = _measure(sides, target, results, progress)
-        if set(samples.sides) == set(sides) and _decided(samples, target, results):
-            _keep(step, key, parts, samples, store)
-    return Timing(samples, False, samples.seconds)
+        sustained = _sustain(samples, sides, target, results, progress)
+        timing = Timing(samples, sustained, False, samples.seconds + (sustained.seconds if sustained else 0.0))
+        failed = [side.id for side in buildable(target, results) if side.predict in results.failed]
+        if not failed and _decided(samples, target, results):
+            _keep(step, key, parts, timing, store)
+    return timing
 
 
-def _stored(found: Found, sides: dict[str, Artifact], target: TargetPlan, results: Results) -> LatencySamples | None:
+def _stored(found: Found, sides: dict[str, Artifact], target: TargetPlan, results: Results) -> Timing | None:
     """Stored samples, if they are of today, of these very artifacts, and decide what there is to decide."""
     if time.time() - found.entry.created > FRESH_SECONDS:
         return None
-    samples = LatencySamples.from_npz((found.folder / SAMPLES_FILE).read_bytes())
+    samples = LatencySamples.from_npz((found.folder / LATENCY_FILE).read_bytes())
     built = {name: artifact.digest() for name, artifact in sides.items()}
     same = dict(zip(samples.sides, samples.digests, strict=True)) == built
-    return samples if same and _decided(samples, target, results) else None
+    if not same or not _decided(samples, target, results):
+        return None
+    long_runs = found.folder / SUSTAINED_FILE
+    sustained = SustainedSamples.from_npz(long_runs.read_bytes()) if long_runs.is_file() else None
+    return Timing(samples, sustained, True, found.entry.seconds)
+
+
+def _inputs(target: TargetPlan, results: Results) -> list[Arrays]:
+    count = TIMED_BATCHES * target.batch
+    _, inputs = workers.run("edgeopt.data:read_first", results.splits().validation, count, target.batch)
+    return list(inputs)
 
 
 def _measure(sides: dict[str, Artifact], target: TargetPlan, results: Results, progress: Progress) -> LatencySamples:
-    protocol = make_protocol(target, results.plan.recipe.seed)
-    count = TIMED_BATCHES * target.batch
-    _, inputs = workers.run("edgeopt.data:read_first", results.splits().validation, count, target.batch)
+    protocol, inputs = make_protocol(target, results.plan.recipe.seed), _inputs(target, results)
     samples: LatencySamples | None = None
     look = 0
     while True:
@@ -119,9 +130,9 @@ def _measure(sides: dict[str, Artifact], target: TargetPlan, results: Results, p
 
 
 def _without(error: SideError, sides: dict[str, Artifact], target: TargetPlan, results: Results) -> dict[str, Artifact]:
-    """The sides but the one that failed; without the original nothing can be compared."""
+    """The sides but the one that failed; without the original, or the baseline, nothing can be compared."""
     failed = next(side for side in target.sides() if side.id == error.side)
-    if failed is target.original:
+    if failed in (target.original, target.baseline):
         raise error
     results.failed[failed.predict] = error
     return {name: artifact for name, artifact in sides.items() if name != error.side}
@@ -129,126 +140,113 @@ def _without(error: SideError, sides: dict[str, Artifact], target: TargetPlan, r
 
 def _decided(samples: LatencySamples, target: TargetPlan, results: Results) -> bool:
     """Whether every latency budget of every candidate is decided that misses no other budget."""
-    for side in target.candidates:
-        if side.id not in samples.sides:
+    return not any(
+        one.verdict == "inconclusive" and one.budget.startswith(("latency", "throughput"))
+        for verdicts in _unbeaten(samples, target, results).values()
+        for one in verdicts
+    )
+
+
+def _unbeaten(samples: LatencySamples, target: TargetPlan, results: Results) -> dict[str, tuple[gates.Verdict, ...]]:
+    """The candidates that were timed and miss nothing, with their verdicts."""
+    shape, evidence = _shape(target, results), _evidence(target, results, samples)
+    timed = [candidate for candidate in shape.candidates if candidate.id in samples.sides]
+    judged = {one.id: gates.judge(target.budgets, derive_candidate(one, shape, evidence).measurements) for one in timed}
+    return {name: found for name, found in judged.items() if all(one.verdict != "fail" for one in found)}
+
+
+def _sustain(
+    samples: LatencySamples, sides: dict[str, Artifact], target: TargetPlan, results: Results, progress: Progress
+) -> SustainedSamples | None:
+    """The long runs of the candidates that miss nothing, one after the other; None where none is asked for.
+
+    A candidate that cannot run for so long is noted in `results.failed`.
+    """
+    minutes, found = target.measure.minutes, None
+    if minutes is None:
+        return None
+    inputs, lock = _inputs(target, results), environment.timing_lock()
+    for name in _unbeaten(samples, target, results):
+        try:
+            one = run_sustained(name, sides[name], inputs, samples.protocol, 60 * minutes, lock, progress=progress)
+        except SideError as error:
+            _without(error, sides, target, results)
             continue
-        verdicts = gates.judge(target.budgets, measure_candidate(side, target, results, samples))
-        missed = any(one.verdict == "fail" for one in verdicts)
-        if not missed and any(
-            one.verdict == "inconclusive" and one.budget.startswith(("latency", "throughput")) for one in verdicts
-        ):
-            return False
-    return True
+        found = one if found is None else found.extend(one)
+    return found
 
 
-def _keep(step: Step, key: str, parts: dict[str, str], samples: LatencySamples, store: Store) -> None:
+def _keep(step: Step, key: str, parts: dict[str, str], timing: Timing, store: Store) -> None:
     with store.workspace() as folder:
-        files.write_bytes(folder / SAMPLES_FILE, samples.to_npz())
-        store.put(key, step.id, parts, {"facts": {}}, samples.seconds, folder)
-
-
-def measure_candidate(
-    side: Side, target: TargetPlan, results: Results, samples: LatencySamples | None
-) -> tuple[Measurement, ...]:
-    """All measurements of one candidate, each budget's error shared among the candidates."""
-    count = len(target.candidates)
-    accuracy = target.budgets.accuracy
-    confidence = 1 - (1 - (accuracy.confidence if accuracy else 0.95)) / count
-    named = results.plan.recipe.data.classes or []
-    floors = (accuracy.class_floor if accuracy else None) or {}
-    found = measure_accuracy(
-        predictions_of(side, results), predictions_of(target.original, results), confidence,
-        classes={name: named.index(name) for name in floors}, raw=accuracy_file(target),
-    )  # fmt: skip
-    found.append(measure_size(results.artifact(side.build), simulated=get(side.backend).simulated))
-    return tuple(found + _latency(side, target, samples, count))
-
-
-def _latency(side: Side, target: TargetPlan, samples: LatencySamples | None, count: int) -> list[Measurement]:
-    if samples is None or side.id not in samples.sides:
-        return []
-    simulated = get(side.backend).simulated
-    raw = latency_file(target)
-    confidence = target.budgets.latency.confidence if target.budgets.latency else 0.95
-    reference = target.floats.get(side.backend)
-    found = measure_latency(
-        samples, side.id, samples.protocol.alpha(confidence, count), original=target.original.id,
-        float_side=reference.id if reference and reference.id in samples.sides else None, raw=raw, simulated=simulated,
-    )  # fmt: skip
-    return [*found, measure_memory(samples, side.id, raw=raw, simulated=simulated)]
+        files.write_bytes(folder / LATENCY_FILE, timing.samples.to_npz())
+        if timing.sustained is not None:
+            files.write_bytes(folder / SUSTAINED_FILE, timing.sustained.to_npz())
+        store.put(key, step.id, parts, {"facts": {}}, timing.seconds, folder)
 
 
 def predictions_of(side: Side, results: Results) -> Predictions:
     return load_predictions(results.found[side.predict].folder)
 
 
-def accuracy_file(target: TargetPlan) -> str:
-    """Where the report keeps what every side of a target said of each image."""
-    return f"{SAMPLES}/{target.name}/accuracy.npz"
-
-
-def latency_file(target: TargetPlan) -> str:
-    """Where the report keeps every timed run of a target."""
-    return f"{SAMPLES}/{target.name}/{SAMPLES_FILE}"
-
-
 def compare(target: TargetPlan, results: Results, timing: Timing | None) -> Comparison:
     """The whole target judged, with the raw samples that it is judged from."""
-    samples = timing.samples if timing else None
-    protocol = samples.protocol if samples else make_protocol(target, results.plan.recipe.seed)
-    raw: dict[str, bytes] = {}
-    sides = {side.id: predictions_of(side, results) for side in buildable(target, results)}
-    raw[accuracy_file(target)] = pack_samples(sides)
-    if samples is not None:
-        raw[latency_file(target)] = samples.to_npz()
-    result = TargetResult(
+    evidence = _evidence(target, results, timing.samples if timing else None, timing.sustained if timing else None)
+    shape = _shape(target, results)
+    raw = {raw_file(shape, name): data for name, data in evidence.to_files().items()}
+    derived = derive_target(shape, evidence)
+    samples = {name: hashlib.sha256(data).hexdigest() for name, data in raw.items()}
+    notes = (*_notes(target, results), *notes_on(evidence))
+    return Comparison(judge_target(derived.model_copy(update={"samples": samples, "notes": notes})), raw)
+
+
+def _evidence(
+    target: TargetPlan,
+    results: Results,
+    samples: LatencySamples | None,
+    sustained: SustainedSamples | None = None,
+) -> Evidence:
+    said = {side.id: predictions_of(side, results) for side in buildable(target, results)}
+    return Evidence(said, samples, sustained)
+
+
+def _shape(target: TargetPlan, results: Results) -> TargetResult:
+    """The target in the report, without its figures: what was built for each side, or why nothing was."""
+    classes = results.plan.recipe.data.classes
+    return TargetResult(
         name=target.name, threads=target.threads, batch=target.batch, machine=environment.describe(),
-        budgets=target.budgets, samples=tuple(raw),
-        original=_reference(target.original, target, results, samples),
+        budgets=target.budgets, classes=None if classes is None else tuple(classes),
+        original=_reference(target.original, results),
         float={
-            name: _reference(side, target, results, samples)
-            for name, side in target.floats.items() if side.predict in results.found
+            name: _reference(side, results) for name, side in target.floats.items() if side.predict in results.found
         },
-        candidates=tuple(_candidate(side, target, results, samples) for side in target.candidates),
-        duels=_duels(target, samples),
-        protocol=_describe(protocol, samples),
-        notes=tuple(_notes(target, results, samples)),
+        baseline=None if target.baseline is None else _reference(target.baseline, results),
+        candidates=tuple(_candidate(side, results) for side in target.candidates),
     )  # fmt: skip
-    return Comparison(judge_target(result), raw)
 
 
-def _notes(target: TargetPlan, results: Results, samples: LatencySamples | None) -> Iterator[str]:
+def _notes(target: TargetPlan, results: Results) -> Iterator[str]:
     """What a reader must know beside the figures."""
     for name, side in target.floats.items():
         error = failure_of(side, results)
         if error is not None:
             yield f"float on {name} has no figures: {error.message}"
-    waiting = describe_waiting(samples) if samples is not None else ""
-    if waiting:
-        yield waiting
 
 
-def _reference(side: Side, target: TargetPlan, results: Results, samples: LatencySamples | None) -> SideResult:
-    paired = None if side is target.original else predictions_of(target.original, results)
-    simulated, raw = get(side.backend).simulated, latency_file(target)
-    found = measure_accuracy(predictions_of(side, results), paired, 0.95, raw=accuracy_file(target))
-    found.append(measure_size(results.artifact(side.build), simulated=simulated))
-    if samples is not None and side.id in samples.sides:
-        original, alpha = None if side is target.original else target.original.id, samples.protocol.alpha(0.95)
-        found += measure_latency(samples, side.id, alpha, original=original, raw=raw, simulated=simulated)
-        found.append(measure_memory(samples, side.id, raw=raw, simulated=simulated))
-    return SideResult(backend=side.backend, measurements=tuple(found))
+def _reference(side: Side, results: Results) -> SideResult:
+    return SideResult(backend=results.artifact(side.build).backend, artifact=_built(side, results))
 
 
-def _candidate(side: Side, target: TargetPlan, results: Results, samples: LatencySamples | None) -> CandidateResult:
+def _candidate(side: Side, results: Results) -> CandidateResult:
     error = failure_of(side, results)
     common = CandidateResult(id=side.id, backend=side.backend, variant=side.variant, passes=side.passes)
     if error is not None:
         return common.model_copy(update={"error": error.message, "hint": error.hint or None})
+    return common.model_copy(update={"artifact": _built(side, results)})
+
+
+def _built(side: Side, results: Results) -> BuiltArtifact:
     artifact = results.artifact(side.build)
-    built = BuiltArtifact(files=artifact.files, requires=artifact.requires)
-    found = measure_candidate(side, target, results, samples)
-    return common.model_copy(update={"artifact": built, "measurements": found})
+    return BuiltArtifact(files=artifact.files, requires=artifact.requires)
 
 
 def failure_of(side: Side, results: Results) -> EdgeoptError | None:
@@ -256,24 +254,3 @@ def failure_of(side: Side, results: Results) -> EdgeoptError | None:
     return next(
         (results.failed[step] for step in (*side.steps, side.build, side.predict) if step in results.failed), None
     )
-
-
-def _duels(target: TargetPlan, samples: LatencySamples | None) -> tuple[Duel, ...]:
-    if samples is None:
-        return ()
-    ran = [side.id for side in target.candidates if side.id in samples.sides]
-    duels = []
-    for first, second in itertools.combinations(ran, 2):
-        ratio = ratio_interval(samples, first, second, samples.protocol.alpha(0.95))
-        if ratio.value is not None:
-            duels.append(Duel(first=first, second=second, ratio=ratio.value, low=ratio.low, high=ratio.high))
-    return tuple(duels)
-
-
-def _describe(protocol: Protocol, samples: LatencySamples | None) -> dict[str, str | int | float]:
-    sets = samples.sets if samples else 0
-    return {
-        "sets": sets, "blocks": sets * protocol.blocks, "iterations": protocol.iterations,
-        "threads": protocol.threads, "seed": protocol.seed, "seconds": round(samples.seconds, 1) if samples else 0.0,
-        "throttled_sets": sets - samples.kept_sets if samples else 0,
-    }  # fmt: skip

@@ -13,13 +13,14 @@ from edgeopt import files, keys, registry, workers
 from edgeopt.backends import Arrays
 from edgeopt.bundle.golden import Golden
 from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
-from edgeopt.comparison import SAMPLES, Comparison
+from edgeopt.comparison import Comparison
 from edgeopt.errors import EdgeoptError, UsageError
 from edgeopt.execute import Results
 from edgeopt.model import Model, TorchValue, write_model
 from edgeopt.plan import Side, TargetPlan
 from edgeopt.recipe import Recipe
 from edgeopt.report import Report, TargetResult, write_report
+from edgeopt.report.deriving import SAMPLES
 from edgeopt.report.json import load_report
 from edgeopt.validation.subject import thread_environment
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt import registry, workers
+from edgeopt.baseline import load_preprocess
 from edgeopt.context import Checkpoints, Context
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits
@@ -153,17 +154,30 @@ def _build(task: Task) -> dict[str, Any]:
     return {"facts": dict(artifact.facts)}
 
 
+def _unpack(task: Task) -> dict[str, Any]:
+    options, classes = task.step.options, task.step.options["classes"]
+    summary: str = task.run(
+        "edgeopt.baseline:take_artifact", Path(options["path"]), task.folder, options["target"],
+        task.results.model(LOAD).inputs, None if classes is None else tuple(classes), options["settings"],
+    )  # fmt: skip
+    return {"facts": {"summary": summary}}
+
+
 def _predict(task: Task) -> dict[str, Any]:
     options, artifact = task.step.options, task.results.artifact(task.step.needs[0])
+    samples = task.results.splits().validation
+    if task.results.plan.step(task.step.needs[0]).action == "unpack":
+        samples = replace(samples, preprocess=load_preprocess(artifact.folder))
     task.run(
-        "edgeopt.validation.predictions:run_predictions", artifact, task.results.splits().validation,
-        options["batch"], task.folder, environ=thread_environment(options["threads"]),
+        "edgeopt.validation.predicting:run_predictions", artifact, samples,
+        options["batch"], task.folder, options["metrics"], task.results.sources,
+        environ=thread_environment(options["threads"]),
     )  # fmt: skip
     return {"facts": {}}
 
 
 ACTIONS: dict[str, Callable[[Task], dict[str, Any]]] = {
-    "load": _load, "split": _split, "pass": _pass, "build": _build, "predict": _predict,
+    "load": _load, "split": _split, "pass": _pass, "build": _build, "unpack": _unpack, "predict": _predict,
 }  # fmt: skip
 
 

@@ -31,8 +31,17 @@ LEAST_CLASS_IMAGES = 50
 #: a drop that is nearer than this to its budget, as a share of the images, is not told from it by any number of them
 CLOSEST_DROP = 1e-4
 
+#: the drop against a side → how often the two agree
+DROPS = {
+    "accuracy.drop_pp": "accuracy.agreement",
+    "accuracy.drop_baseline_pp": "accuracy.agreement_baseline",
+}
+
 #: units that are told in tenths; of others two digits that count
 TENTHS = (" pp", " %")
+
+#: what every side that was timed has: how fast a session opens says nothing of its speed
+TIMED = "latency.p50_ms"
 
 #: the share of images on which one of two networks is right, where it is not known (3 % is common for int8)
 USUAL_DISCORDANCE = 0.03
@@ -76,7 +85,8 @@ def limits(budgets: Budgets) -> tuple[Limit, ...]:
     if budgets.memory:
         rest.append(Limit("memory.max_mb", "memory.peak_mb", budgets.memory.max_mb, "memory", " MB", exact=True))
     if budgets.energy:
-        rest.append(Limit("energy.max_mj", "energy.mj", budgets.energy.max_mj, "energy", " mJ"))
+        most, sure = budgets.energy.max_mj, budgets.energy.confidence
+        rest.append(Limit("energy.max_mj", "energy.mj", most, "energy", " mJ", sure))
     if budgets.throughput:
         least = budgets.throughput.min_per_s
         rest.append(Limit("throughput.min_per_s", "throughput.per_s", least, "throughput", " per s", least=True))
@@ -90,6 +100,10 @@ def _accuracy_limits(budget: AccuracyBudget | None) -> Iterator[Limit]:
     if budget.max_drop_pp is not None:
         drop = budget.max_drop_pp
         yield Limit("accuracy.max_drop_pp", "accuracy.drop_pp", drop, "drop", " pp", sure, images=LEAST_IMAGES)
+    if budget.max_drop_baseline_pp is not None:
+        drop = budget.max_drop_baseline_pp
+        name, metric, what = "accuracy.max_drop_baseline_pp", "accuracy.drop_baseline_pp", "drop against the baseline"
+        yield Limit(name, metric, drop, what, " pp", sure, images=LEAST_IMAGES)
     for name, floor in sorted((budget.class_floor or {}).items()):
         metric, what = f"accuracy.class.{name}", f"accuracy of class `{name}`"
         budget_name = f"accuracy.class_floor.{name}"
@@ -106,6 +120,9 @@ def _latency_limits(budget: LatencyBudget | None) -> Iterator[Limit]:
     if budget.max_ratio_fp32 is not None:
         what = "time against float"
         yield Limit("latency.max_ratio_fp32", "latency.ratio_fp32", budget.max_ratio_fp32, what, "×", sure)
+    if budget.max_ratio_baseline is not None:
+        what = "time against the baseline"
+        yield Limit("latency.max_ratio_baseline", "latency.ratio_baseline", budget.max_ratio_baseline, what, "×", sure)
     for percentile in ("p50", "p90", "p99"):
         limit: float | None = getattr(budget, f"{percentile}_ms")
         if limit is not None:
@@ -135,7 +152,7 @@ def _judge_soundness(measurements: Sequence[Measurement]) -> Iterator[Verdict]:
     if broken is not None and broken.value is not None and broken.value != 0:
         sentence = f"outputs are not finite on {broken.value:.0f} of {broken.samples} images"
         yield Verdict(budget="accuracy.finite", verdict="fail", margin=None, sentence=broken.note or sentence)
-    timed = [one for one in measurements if one.metric.startswith("latency.") and number(one.value) is not None]
+    timed = [one for one in measurements if one.metric == TIMED and number(one.value) is not None]
     if all(one.simulated for one in timed):
         why = "latency was only simulated" if timed else "latency was not measured"
         sentence = f"{why}: nobody knows whether it is slower than what it replaces"
@@ -146,7 +163,9 @@ def _judge_limit(limit: Limit, measurements: Sequence[Measurement]) -> Verdict:
     found = find(measurements, limit.metric)
     value = None if found is None else number(found.value)
     if found is None or value is None:
-        note = f": {found.note}" if found is not None and found.note else ""
+        missing = "no --baseline was given" if "baseline" in limit.metric and found is None else ""
+        note = (found.note if found is not None else "") or missing
+        note = f": {note}" if note else ""
         return _verdict(limit, "unmeasured", None, f"{limit.what} was not measured{note}")
     span = _span(limit, found, value)
     said = f"{limit.what} {_figures(limit, span, found)}"
@@ -250,7 +269,7 @@ def _doubt(limit: Limit, found: Measurement, measurements: Sequence[Measurement]
 
 def _remedy(limit: Limit, found: Measurement, measurements: Sequence[Measurement]) -> str:
     """What would decide an undecided budget, as far as it is known."""
-    if limit.metric == "accuracy.drop_pp":
+    if limit.metric in DROPS:
         needed = _images_needed(limit, found, measurements)
         if needed and needed > found.samples:
             return f", about {_round_up(needed)} images would decide"
@@ -264,9 +283,9 @@ def _round_up(count: int) -> str:
 
 def _images_needed(limit: Limit, found: Measurement, measurements: Sequence[Measurement]) -> int | None:
     """Images that it takes to show the drop that was seen to be within its budget; None where none would do."""
-    if limit.metric != "accuracy.drop_pp":
+    if limit.metric not in DROPS:
         return None
-    agreement = find(measurements, "accuracy.agreement")
+    agreement = find(measurements, DROPS[limit.metric])
     agreed = None if agreement is None else number(agreement.value)
     drop = max(0.0, number(found.value) or 0.0) / 100
     seen = USUAL_DISCORDANCE if agreed is None else 1.0 - agreed / 100

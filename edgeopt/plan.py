@@ -7,6 +7,8 @@ A step is told apart by its key, so two candidates that begin with the same pass
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -15,15 +17,18 @@ from edgeopt import environment, keys, registry
 from edgeopt.data import Samples
 from edgeopt.errors import UsageError, did_you_mean
 from edgeopt.model import QuantizationProfile, TensorSpec, Value
-from edgeopt.recipe import Budgets, PassStep, Recipe, Target, effective_budgets
+from edgeopt.recipe import Budgets, MeasureSection, PassStep, Recipe, Target, effective_budgets
 from edgeopt.sources import SourceRequest
 from edgeopt.store import Store
 
-Action = Literal["load", "split", "pass", "build", "predict", "time"]
+Action = Literal["load", "split", "pass", "build", "unpack", "predict", "time"]
 
 
 #: the ids of the two steps that every plan begins with
 LOAD, SPLIT = "load original", "read data"
+
+#: the names of the side that is the network as given, and of the one that was shipped before
+ORIGINAL, BASELINE = "original", "baseline"
 
 
 class Step(Value):
@@ -72,13 +77,16 @@ class TargetPlan(Value):
     threads: int
     batch: int
     budgets: Budgets
+    measure: MeasureSection = MeasureSection()
     candidates: tuple[Side, ...]
     original: Side
     floats: dict[str, Side]
+    baseline: Side | None = None
     time: str = Field(description="the id of the step that times all sides together")
 
     def sides(self) -> list[Side]:
-        return [self.original, *self.floats.values(), *self.candidates]
+        baselines = [] if self.baseline is None else [self.baseline]
+        return [self.original, *self.floats.values(), *baselines, *self.candidates]
 
 
 class Plan(Value):
@@ -92,17 +100,25 @@ class Plan(Value):
         return next(found for found in self.steps if found.id == step)
 
 
-def make_plan(recipe: Recipe, store: Store | None = None, targets: tuple[str, ...] = ()) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    store: Store | None = None,
+    targets: tuple[str, ...] = (),
+    baselines: Mapping[str, Path] | None = None,
+) -> Plan:
     """Resolve and key every step of a recipe, for all targets or the named ones.
 
+    Args:
+        baselines: target → the bundle of an earlier release, which is measured beside the candidates.
+
     Raises:
-        UsageError: no target has that name.
+        UsageError: no target has that name, or a bundle cannot be read.
     """
     known = [target.name for target in recipe.targets]
-    for name in targets:
+    for name in (*targets, *(baselines or {})):
         if name not in known:
             raise UsageError(f"the recipe has no target `{name}`", did_you_mean(name, known))
-    builder = _Builder(recipe, store or Store())
+    builder = _Builder(recipe, store or Store(), baselines or {})
     plans = tuple(builder.target(target) for target in recipe.targets if not targets or target.name in targets)
     builder.digests.save()
     return Plan(recipe=recipe, steps=tuple(builder.steps.values()), targets=plans)
@@ -134,6 +150,11 @@ def split_samples(recipe: Recipe, inputs: tuple[str, ...]) -> dict[str, Samples]
     }  # fmt: skip
 
 
+def float_side(backend: str) -> str:
+    """The name of the side that is the given network, unchanged, on a backend."""
+    return f"float {backend}"
+
+
 def original_backend(recipe: Recipe) -> str:
     """The backend that runs the network as given."""
     return "onnxruntime_cpu" if recipe.model.onnx else "torch_eager"
@@ -142,8 +163,9 @@ def original_backend(recipe: Recipe) -> str:
 class _Builder:
     """Gathers the steps of one plan."""
 
-    def __init__(self, recipe: Recipe, store: Store) -> None:
+    def __init__(self, recipe: Recipe, store: Store, baselines: Mapping[str, Path]) -> None:
         self.recipe = recipe
+        self._baselines = baselines
         self.steps: dict[str, Step] = {}
         memo = keys.digest(str(recipe.path.absolute()))[:16]
         self.digests = keys.FileDigests(store.root / "digests" / f"{memo}.json")
@@ -153,9 +175,9 @@ class _Builder:
     def target(self, target: Target) -> TargetPlan:
         """The candidates of one target and the references beside them."""
         # the references come first: a network that is not what the recipe says is found out before anything is trained
-        original = self._side(target, original_backend(self.recipe), "original", "", [])
+        original = self._side(target, original_backend(self.recipe), ORIGINAL, "", [])
         floats = {
-            name: self._side(target, name, f"float {name}", "", self._unchanged(name)) for name in target.backends
+            name: self._side(target, name, float_side(name), "", self._unchanged(name)) for name in target.backends
         }
         candidates = [
             self._side(target, backend, f"{backend}/{variant}", variant, self.recipe.passes_of(target, variant))
@@ -163,10 +185,13 @@ class _Builder:
             for variant in target.variants
         ]
         budgets = effective_budgets(self.recipe.budgets, target.budgets)
-        builds = tuple(side.build for side in (original, *floats.values(), *candidates))
+        baseline = self._add_baseline(target) if target.name in self._baselines else None
+        sides = (original, *floats.values(), *([baseline] if baseline else ()), *candidates)
+        builds = tuple(side.build for side in sides)
         return TargetPlan(
             name=target.name, threads=target.threads, batch=target.batch, budgets=budgets,
-            candidates=tuple(candidates), original=original, floats=floats,
+            measure=self.recipe.measure_of(target), candidates=tuple(candidates), original=original, floats=floats,
+            baseline=baseline,
             time=self._add_time(target, budgets, builds),
         )  # fmt: skip
 
@@ -241,16 +266,45 @@ class _Builder:
         options = {"target": target.name, "threads": target.threads, "batch": target.batch}
         return self._add("build", f"build [{side}]", (model,), parts, name=backend, options=options)
 
-    def _add_predict(self, target: Target, backend: str, build: str, side: str) -> str:
-        parts = keys.code_parts(["edgeopt.validation.predictions", registry.module_of("backends", backend)])
+    def _add_baseline(self, target: Target) -> Side:
+        """The side that was shipped before. Its backend is told by its bundle, which no plan opens."""
+        path = self._baselines[target.name].absolute()
+        parts = keys.code_parts(["edgeopt.baseline"])
+        parts["bundle"] = self.digests.of(path / "manifest.json" if path.is_dir() else path)
+        parts["target"] = target.name
+        parts["threads and batch"] = f"{target.threads} and {target.batch}"
+        classes = self.recipe.data.classes
+        options = {
+            "path": str(path), "target": target.name, "classes": classes,
+            "settings": {"threads": target.threads, "batch": target.batch},
+        }  # fmt: skip
+        unpack = self._add("unpack", f"unpack [{target.name}/{BASELINE}]", (self._load,), parts, options=options)
+        predict = self._add_predict(target, None, unpack, f"{target.name}/{BASELINE}")
+        return Side(id=BASELINE, backend=BASELINE, model=unpack, build=unpack, predict=predict)
+
+    def _add_predict(self, target: Target, backend: str | None, build: str, side: str) -> str:
+        names = self._metrics(target)
+        own = [name.rpartition(":")[0] for name in names if ":" in name]
+        known = [registry.module_of("metrics", name) for name in names if ":" not in name]
+        runs = [] if backend is None else [registry.module_of("backends", backend)]
+        parts = keys.code_parts(["edgeopt.validation.predicting", *runs, *known])
+        for file in own:
+            parts |= keys.user_parts((self.recipe.folder / file).resolve())
         parts["machine"] = keys.digest(list(environment.cpu()))
-        options = {"threads": target.threads, "batch": target.batch}
+        parts["metrics"] = ", ".join(names)
+        options = {"threads": target.threads, "batch": target.batch, "metrics": names}
         return self._add("predict", f"predict [{side}]", (build, self._split), parts, options=options)
 
+    def _metrics(self, target: Target) -> list[str]:
+        """The metrics that the sides of a target record."""
+        accuracy = effective_budgets(self.recipe.budgets, target.budgets).accuracy
+        return ["top1" if accuracy is None else accuracy.metric]
+
     def _add_time(self, target: Target, budgets: Budgets, builds: tuple[str, ...]) -> str:
-        parts = keys.code_parts(["edgeopt.validation.latency"])
+        parts = keys.code_parts(["edgeopt.validation.latency", "edgeopt.validation.sustained"])
         parts["machine and its power mode"] = environment.fingerprint_digest()
         parts["budgets"] = keys.digest(budgets.model_dump(mode="json"))
+        parts["measure section"] = keys.digest(self.recipe.measure_of(target).model_dump(mode="json"))
         parts["threads, batch and seed"] = f"{target.threads}, {target.batch} and {self.recipe.seed}"
         return self._add("time", f"time [{target.name}]", (*builds, self._split), parts)
 

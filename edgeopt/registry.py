@@ -18,8 +18,10 @@ from edgeopt.errors import MissingError, UsageError, did_you_mean
 INTERFACES = {
     "sources": "Source",
     "data": "DataFormat",
+    "metrics": "Metric",
     "passes": "Pass",
     "backends": "Backend",
+    "counters": "EnergyCounter",
     "report": "ReportFormat",
 }
 

@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,18 @@ def call(root: Path, name: str, options: Mapping[str, Any], fault: type[UsageErr
     Raises:
         fault: there is no such file or callable, or it raises.
     """
+    function = load(root, name, fault)
+    called = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    with named(root, name, fault, f"it was called as `{locate(root, name)[1]}({called})`"):
+        return function(**options)
+
+
+def load(root: Path, name: str, fault: type[UsageError]) -> Callable[..., Any]:
+    """What `path/to/file.py:callable`, relative to `root`, stands for.
+
+    Raises:
+        fault: there is no such file or callable, or importing the file raises.
+    """
     path, attribute = locate(root, name)
     if not path.is_file():
         raise fault(f"there is no file `{path}`", did_you_mean(path.name, _neighbours(path)))
@@ -34,16 +46,27 @@ def call(root: Path, name: str, options: Mapping[str, Any], fault: type[UsageErr
             module = _import(path)
         except (Exception, SystemExit) as error:
             raise fault(f"importing `{path}` raised {where(error, path.parent)}") from error
-        function = getattr(module, attribute, None)
-        if not callable(function):
-            known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-            raise fault(f"`{path}` has no callable `{attribute}`", did_you_mean(attribute, known))
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise fault(f"`{path}` has no callable `{attribute}`", did_you_mean(attribute, known))
+    loaded: Callable[..., Any] = function
+    return loaded
+
+
+@contextlib.contextmanager
+def named(root: Path, name: str, fault: type[UsageError], hint: str = "") -> Iterator[None]:
+    """Name what the user's callable raises while it is called, with its line; files beside it can be imported.
+
+    Raises:
+        fault: it raised something.
+    """
+    path, attribute = locate(root, name)
+    with _importable(path.parent):
         try:
-            return function(**options)
+            yield
         except (Exception, SystemExit) as error:
-            called = ", ".join(f"{key}={value!r}" for key, value in options.items())
-            message = f"`{path.name}:{attribute}` raised {where(error, path.parent)}"
-            raise fault(message, f"it was called as `{attribute}({called})`") from error
+            raise fault(f"`{path.name}:{attribute}` raised {where(error, path.parent)}", hint) from error
 
 
 def locate(root: Path, name: str) -> tuple[Path, str]:

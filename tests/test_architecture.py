@@ -22,10 +22,10 @@ PACKAGE = ROOT / "edgeopt"
 
 ROWS = """
     errors files model registry environment workers keys store user_code checkpoint network onnx_graph
-    data recipe sources context plan
-    pruning quantization training passes backends validation gates select
+    data metrics recipe sources context plan
+    pruning quantization training passes backends counters validation gates select
     bundle transports device report
-    execute comparison delivery pipeline bench watching cli __main__
+    baseline execute comparison delivery pipeline bench explain watching cli __main__
 """.split()  # noqa: SIM905
 
 #: imported inside the function that needs them, so that help, plan and schema start at once and work without them
@@ -33,7 +33,7 @@ HEAVY = {
     "jinja2", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "onnxslim", "openvino", "rich", "safetensors", "scipy",
     "tensorrt", "torch", "torch_pruning",
 }  # fmt: skip
-MACHINERY = {"pruning", "quantization", "training", "network", "onnx_graph", "checkpoint", "watching"}
+MACHINERY = {"pruning", "quantization", "training", "network", "onnx_graph", "checkpoint", "watching", "explain"}
 
 #: not imported by `edgeopt --help`, beside the heavy ones
 NOT_FOR_HELP = HEAVY | {"numpy", "pydantic", "PIL", "ruamel"}

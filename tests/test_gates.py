@@ -25,8 +25,15 @@ from edgeopt.recipe.budgets import Budgets
 from edgeopt.validation import Measurement
 
 EVERYTHING = {
-    "accuracy": {"max_drop_pp": 2.0, "class_floor": {"8": 0.9}},
-    "latency": {"max_ratio": 0.5, "max_ratio_fp32": 0.9, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 4.0},
+    "accuracy": {"max_drop_pp": 2.0, "max_drop_baseline_pp": 1.0, "class_floor": {"8": 0.9}},
+    "latency": {
+        "max_ratio": 0.5,
+        "max_ratio_fp32": 0.9,
+        "max_ratio_baseline": 1.05,
+        "p50_ms": 1.0,
+        "p90_ms": 2.0,
+        "p99_ms": 4.0,
+    },
     "size": {"max_mb": 0.5},
     "memory": {"max_mb": 64.0},
     "energy": {"max_mj": 5.0},

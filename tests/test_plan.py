@@ -118,6 +118,14 @@ def test_a_change_of_the_recipe_touches_the_steps_that_depend_on_it(
     assert changed(before, plan_of(old, new)) & passes == steps
 
 
+@pytest.mark.parametrize(("name", "value"), [("seconds", 60), ("minutes", 1), ("concurrency", 2)])
+def test_another_way_of_measuring_touches_the_timing_alone(name: str, value: int, plan_of: MakePlan) -> None:
+    before, after = plan_of(), plan_of("budgets:", f"measure: {{{name}: {value}}}\nbudgets:")
+    assert changed(before, after) == {"time [x86]"}
+    assert getattr(after.targets[0].measure, name) == value
+    assert not changed(before, plan_of("budgets:", "measure: {seconds: 600, concurrency: 1}\nbudgets:"))
+
+
 def test_another_seed_touches_every_pass_and_no_loading(plan_of: MakePlan) -> None:
     touched = changed(plan_of(), plan_of("", "", "seed=1"))
     assert {"prune_channels", "export_onnx", "quantize_int8 [int8]"} <= touched

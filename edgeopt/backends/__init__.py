@@ -31,6 +31,9 @@ class Session(ABC):
     def run(self, inputs: Arrays) -> Arrays:
         """Run one batch; the arrays that come back belong to the caller.
 
+        Several threads may call it at once, as a server does that opens one session for many streams: what cannot run
+        side by side waits inside.
+
         Raises:
             BackendError: the inputs do not fit, or the runtime failed.
         """

@@ -28,6 +28,10 @@ MODEL = "model.onnx"
 INSTALL = "`pip install edgeopt[cpu]`"
 ARM = ("aarch64", "arm64")
 
+#: would quantize what a recipe keeps in float, wherever it stands between two pairs: to 8 bits and with one scale for
+#: all channels, which is coarser than the layer was before, and saturates where there is no integer dot product
+TURNED_OFF = ["WeightBiasQuantization"]
+
 #: operator → the axis of its weight that counts outputs (of an untransposed one)
 WEIGHT_AXES = {"Conv": 0, "Gemm": 1, "MatMul": 1}
 QUANTIZED = (*WEIGHT_AXES, "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid")
@@ -81,19 +85,8 @@ class OnnxruntimeCpu(Backend):
         )
 
     def open(self, artifact: Artifact) -> Session:
-        runtime: Any = _import_runtime()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = int(artifact.settings["threads"])
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 4  # what goes wrong is raised; the log would say it twice
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         path = artifact.folder / artifact.files[0].path
-        try:
-            session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's own exceptions have no base but Exception
-            raise BackendError(f"ONNX Runtime cannot run `{path}`: {_first_line(error)}") from error
-        return OnnxruntimeSession(session, artifact)
+        return OnnxruntimeSession(open_runtime(str(path), int(artifact.settings["threads"])), artifact)
 
 
 class OnnxruntimeSession(Session):
@@ -115,6 +108,31 @@ class OnnxruntimeSession(Session):
 
     def close(self) -> None:
         self._session = None
+
+
+def open_runtime(graph: str | bytes, threads: int, **settings: Any) -> onnxruntime.InferenceSession:
+    """ONNX Runtime's own session, as every artifact is opened; `graph` is a path or the bytes of one.
+
+    `settings` are further attributes of its `SessionOptions`: `explain` turns profiling on by them.
+
+    Raises:
+        BackendError: ONNX Runtime refuses the graph.
+    """
+    runtime: Any = _import_runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4  # what goes wrong is raised; the log would say it twice
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    for name, value in settings.items():
+        setattr(options, name, value)
+    providers = ["CPUExecutionProvider"]
+    try:
+        return runtime.InferenceSession(graph, options, providers=providers, disabled_optimizers=TURNED_OFF)
+    except Exception as error:  # the runtime's own exceptions have no base but Exception
+        named = f"`{graph}`" if isinstance(graph, str) else "the graph"
+        raise BackendError(f"ONNX Runtime cannot run {named}: {_first_line(error)}") from error
 
 
 def _isa(model: Model) -> str:

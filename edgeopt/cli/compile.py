@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from edgeopt.pipeline import Watcher
+    from edgeopt.recipe import Recipe
     from edgeopt.report import Report
 
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Where the result goes; default build/<name>.")
 @click.option("--fresh", is_flag=True, help="Use nothing that is stored: do and measure all again.")
 @click.option("--keep-going", is_flag=True, help="Go on with other targets where no candidate of one can be built.")
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    metavar="[TARGET=]BUNDLE",
+    help="The bundle of an earlier release, to be measured in the same run.",
+)
 @click.option("--time-limit", type=click.FloatRange(min=1), metavar="SECONDS", help="Of one step; default a day.")
 @click.option(
     "--memory-limit", type=click.FloatRange(min=100), metavar="MB", help="Of one step; default the machine's."
@@ -36,6 +44,7 @@ def command(
     out: Path | None,
     fresh: bool,
     keep_going: bool,
+    baselines: tuple[str, ...],
     time_limit: float | None,
     memory_limit: float | None,
     as_json: bool,
@@ -60,7 +69,8 @@ def command(
 
     limits = Limits(time_limit or LIMITS.seconds, None if memory_limit is None else round(memory_limit * 1e6))
     store = Store()
-    plan = make_plan(load_recipe(recipe, overrides), store, targets)
+    loaded = load_recipe(recipe, overrides)
+    plan = make_plan(loaded, store, targets, _by_target(baselines, loaded))
     with _live(quiet=as_json, verbose=verbose) as watcher:
         report = run_plan(
             plan, store, out=out, watcher=watcher, fresh=fresh, keep_going=keep_going, limits=limits
@@ -71,6 +81,22 @@ def command(
     else:
         _show(report, folder)
     context.exit(report.exit_code)
+
+
+def _by_target(baselines: tuple[str, ...], recipe: Recipe) -> dict[str, Path]:
+    """`TARGET=BUNDLE`, or the bundle alone where the recipe has one target."""
+    from edgeopt.errors import UsageError
+
+    found: dict[str, Path] = {}
+    for text in baselines:
+        target, equals, path = text.partition("=")
+        if not equals and len(recipe.targets) > 1:
+            raise UsageError(f"`--baseline {text}` names no target", f"write `{recipe.targets[0].name}={text}`")
+        name = target if equals else recipe.targets[0].name
+        if name in found:
+            raise UsageError(f"target `{name}` has two baselines", "give it one")
+        found[name] = Path(path if equals else text)
+    return found
 
 
 def _show(report: Report, folder: Path) -> None:

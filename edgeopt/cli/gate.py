@@ -9,32 +9,31 @@ import click
 
 @click.command()
 @click.argument("report", type=click.Path(path_type=Path))
+@click.option(
+    "--budgets", type=click.Path(path_type=Path), help="A YAML file with `budgets:`, to judge by in place of its own."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the judged report as JSON.")
 @click.pass_context
-def command(context: click.Context, report: Path, as_json: bool) -> None:
-    """Judge REPORT again from its measurements.
+def command(context: click.Context, report: Path, budgets: Path | None, as_json: bool) -> None:
+    """Judge REPORT again from its raw samples.
 
-    REPORT is a report.json, or the folder that holds it. Exits as `compile` would, and with 4 where the report
-    contradicts itself.
+    REPORT is a report.json, or the folder that holds it, with `samples/` beside it. Exits as `compile` would, and
+    with 4 where the report is not what its samples say.
 
     \b
     Example:
-      edgeopt gate build/digits/report.json
+      edgeopt gate build/digits/report.json --budgets stricter.yaml
     """
-    from edgeopt.errors import TrustError
+    from edgeopt.recipe import load_budgets
     from edgeopt.report import console
     from edgeopt.report.json import Json, load_report
-    from edgeopt.report.judging import conclusions, judge_report
+    from edgeopt.report.rejudging import rejudge
 
-    stated = load_report(report)
-    judged = judge_report(stated)
-    if conclusions(judged) != conclusions(stated):
-        what = f"the verdicts of `{report}` do not follow from its measurements"
-        raise TrustError(what, "it was changed after it was written: run `edgeopt compile` again")
+    folder = report if report.is_dir() else report.parent
+    judged = rejudge(load_report(report), folder, None if budgets is None else load_budgets(budgets))
     if as_json:
         click.echo(Json().render(judged), nl=False)
     else:
-        folder = report if report.is_dir() else report.parent
         for target in judged.targets:
             click.echo(console.show_target(target))
         click.echo(console.show_verdict(judged, report, folder))

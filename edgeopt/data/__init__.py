@@ -31,8 +31,8 @@ class Dataset(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def labels(self) -> NDArray[np.int64] | None:
-        """One class index per sample, or None where the split has no labels."""
+    def labels(self) -> NDArray[Any] | None:
+        """(samples,) class indices, or (samples, …) integers for metrics that take them; None: the split has none."""
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -69,10 +69,10 @@ class DataFormat(ABC):
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs`: name → array with the batch axis first; `labels`: (batch,) or None; `indices`: rows in the dataset."""
+    """`inputs`: name → array, batch axis first; `labels`: (batch, …) or None; `indices`: rows in the dataset."""
 
     inputs: Arrays
-    labels: NDArray[np.int64] | None
+    labels: NDArray[Any] | None
     indices: NDArray[np.int64]
 
 
@@ -99,7 +99,7 @@ class Samples:
         rows = tuple(range(len(self))) if self.rows is None else self.rows
         return replace(self, rows=rows[:count])
 
-    def labels(self) -> NDArray[np.int64] | None:
+    def labels(self) -> NDArray[Any] | None:
         labels = self.open().labels()
         return labels if labels is None or self.rows is None else labels[list(self.rows)]
 
@@ -122,12 +122,14 @@ class Samples:
 
 def make_labels(
     values: Sequence[Any] | NDArray[Any], classes: Sequence[str] | None, name: Callable[[int], str]
-) -> NDArray[np.int64]:
-    """`values` as class indices; `name` says what to call sample `i`.
+) -> NDArray[Any]:
+    """`values` as class indices; `name` says what to call sample `i`. Labels of more axes, such as masks, are left.
 
     Raises:
         DataError: names the first that is no integer, or out of range.
     """
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        return values
     count = None if classes is None else len(classes)
     for index, value in enumerate(values):
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):

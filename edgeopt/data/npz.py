@@ -70,7 +70,7 @@ class NpzDataset(Dataset):
     def __len__(self) -> int:
         return self._count
 
-    def labels(self) -> NDArray[np.int64] | None:
+    def labels(self) -> NDArray[Any] | None:
         return self._labels
 
     def name(self, index: int) -> str:
@@ -143,11 +143,12 @@ def _check_header(header: Header, fortran_order: bool, called: str) -> None:
 
 def _read_labels(archive: zipfile.ZipFile, path: Path) -> NDArray[Any]:
     header = _read_header(archive, LABELS, path)
-    if len(header.shape) != 1 or header.dtype.kind not in "iu":
+    column = math.prod(header.shape[1:]) == 1 and len(header.shape) > 1
+    if not header.shape or column or header.dtype.kind not in "iu":
         message = f"`{LABELS}` in `{path}` has shape {header.shape} and dtype `{header.dtype}`"
-        raise DataError(message, "store one class index, an integer from 0, for each row")
+        raise DataError(message, "store one class index, an integer from 0, for each row, or an integer mask")
     with archive.open(f"{LABELS}.npy") as stream:
-        return np.frombuffer(stream.read()[header.start_bytes :], header.dtype)
+        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ class PythonDataset(Dataset):
 
     def __init__(self, path: Path, inputs: Sequence[str], classes: Sequence[str] | None) -> None:
         self._path, self._inputs, self._classes = path, inputs, classes
-        self._labels: NDArray[np.int64] | None = None
+        self._labels: NDArray[Any] | None = None
         self._items = user_code.call(path.parent, path.name, {}, DataError)
         missing = [method for method in ("__len__", "__getitem__") if not hasattr(self._items, method)]
         if missing:
@@ -63,7 +63,7 @@ class PythonDataset(Dataset):
     def __len__(self) -> int:
         return len(self._items)
 
-    def labels(self) -> NDArray[np.int64] | None:
+    def labels(self) -> NDArray[Any] | None:
         """Read from all items the first time, since nothing but the items has them."""
         if self._labels is None:
             labels = [self._item(index)[1] for index in range(len(self))]

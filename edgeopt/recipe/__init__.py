@@ -17,6 +17,7 @@ from edgeopt.recipe.document import MAX_BYTES, Document, parse
 from edgeopt.recipe.sections import (
     HIDDEN,
     DataSection,
+    MeasureSection,
     ModelSection,
     PassStep,
     Recipe,
@@ -26,8 +27,8 @@ from edgeopt.recipe.sections import (
 )
 
 __all__ = [
-    "Budgets", "DataSection", "ModelSection", "PassStep", "Recipe", "SplitSection", "Target", "Variant",
-    "effective_budgets", "load_recipe",
+    "Budgets", "DataSection", "MeasureSection", "ModelSection", "PassStep", "Recipe", "SplitSection", "Target",
+    "Variant", "effective_budgets", "load_budgets", "load_recipe",
 ]  # fmt: skip
 
 
@@ -44,11 +45,37 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         document.override(override)
     recipe = _validate(document, path, text)
-    if recipe is None or document.faults:
+    _refuse(document, path)
+    assert recipe is not None, "what is not valid has a fault"
+    return recipe.model_copy(update={"overrides": tuple(overrides)})
+
+
+def load_budgets(path: Path) -> Budgets:
+    """Read a file that holds `budgets:` alone, written as in a recipe.
+
+    Raises:
+        UsageError: there is no such file.
+        RecipeError: it is not sound; the message has a line for each fault.
+    """
+    document = parse(_read(path))
+    data, budgets = document.data, Budgets()
+    if not isinstance(data, dict) or set(data) != {"budgets"}:
+        document.fault((), "a file of budgets holds `budgets:` and nothing else")
+    else:
+        check.check_budgets(document, path.parent)
+        try:
+            budgets = Budgets.model_validate_json(canonical_json(data["budgets"]), strict=True)
+        except ValidationError as error:
+            describe_errors(document, error, ("budgets",), Budgets)
+    _refuse(document, path)
+    return budgets
+
+
+def _refuse(document: Document, path: Path) -> None:
+    if document.faults:
         faults = sorted(document.faults, key=lambda fault: fault.order)
         lines = dict.fromkeys(str(fault) if fault.where.startswith("--set") else f"{path}:{fault}" for fault in faults)
         raise RecipeError("\n".join(lines), "`edgeopt schema` prints every key, pass and option")
-    return recipe.model_copy(update={"overrides": tuple(overrides)})
 
 
 def _read(path: Path) -> str:

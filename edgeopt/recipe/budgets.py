@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -14,8 +14,11 @@ Confidence = Field(default=0.95, gt=0.5, lt=1.0, description="how sure the verdi
 class AccuracyBudget(Value):
     """How much accuracy may be lost against the original on the same images."""
 
-    metric: Literal["top1"] = "top1"
+    metric: str = Field(default="top1", description="top1, top5, macro_f1, a third party's, or file.py:callable")
     max_drop_pp: float | None = Field(default=None, ge=0, le=100, description="largest drop, in percentage points")
+    max_drop_baseline_pp: float | None = Field(
+        default=None, ge=0, le=100, description="largest drop against the bundle given with --baseline, in points"
+    )
     class_floor: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
         default=None, description="class → least accuracy, from 0 to 1"
     )
@@ -27,6 +30,9 @@ class LatencyBudget(Value):
 
     max_ratio: float | None = Field(default=None, gt=0, description="largest candidate ÷ original")
     max_ratio_fp32: float | None = Field(default=None, gt=0, description="largest candidate ÷ float on its backend")
+    max_ratio_baseline: float | None = Field(
+        default=None, gt=0, description="largest candidate ÷ the bundle given with --baseline"
+    )
     p50_ms: float | None = Field(default=None, gt=0, description="upper bound of the median, in milliseconds")
     p90_ms: float | None = Field(default=None, gt=0, description="upper bound of the 90th percentile, in milliseconds")
     p99_ms: float | None = Field(default=None, gt=0, description="upper bound of the 99th percentile, in milliseconds")
@@ -43,6 +49,7 @@ class MemoryBudget(Value):
 
 class EnergyBudget(Value):
     max_mj: float = Field(gt=0, description="energy of one inference beyond idle, in millijoules")
+    confidence: float = Confidence
 
 
 class ThroughputBudget(Value):

@@ -28,13 +28,22 @@ def check_names(document: Document, folder: Path) -> None:
     """Passes, backends, data formats and files that do not exist, and options that passes do not have."""
     for location in pass_locations(document):
         _check_pass(document, location)
-    for index, target in enumerate(_list(document.find(("targets",)))):
+    targets = _list(document.find(("targets",)))
+    for index, target in enumerate(targets):
         for position, name in enumerate(_list(target.get("backends") if isinstance(target, dict) else None)):
             _known(document, "backends", name, ("targets", index, "backends", position))
     data = document.find(("data",))
     if isinstance(data, dict):
         _known(document, "data", data.get("format", "npz"), ("data", "format"))
+    for location in (("budgets",), *(("targets", at, "budgets") for at, _ in enumerate(targets))):
+        _check_metric(document, (*location, "accuracy", "metric"), folder)
     _check_files(document, folder)
+
+
+def check_budgets(document: Document, folder: Path) -> None:
+    """Limits without a value, and metrics that do not exist, in a file that holds `budgets:` alone."""
+    _check_nulls(document, ("budgets",))
+    _check_metric(document, ("budgets", "accuracy", "metric"), folder)
 
 
 def pass_locations(document: Document) -> Iterator[Location]:
@@ -84,6 +93,21 @@ def _check_pass(document: Document, location: Location) -> None:
         return
     if options is None or isinstance(options, dict):  # else a fault of the shape
         _check_options(document, found, options or {}, (*location, name))
+
+
+def _check_metric(document: Document, location: Location, folder: Path) -> None:
+    name = document.find(location)
+    if not isinstance(name, str):
+        return  # absent, or a fault of the shape
+    file, colon, callable_name = name.rpartition(":")
+    if not colon:
+        _known(document, "metrics", name, location)
+    elif not file.endswith(".py") or not callable_name.isidentifier():
+        document.fault(location, f"`{name}` is no metric", "write `file.py:callable`, or the name of a metric")
+    elif callable_name in registry.names("metrics"):
+        document.fault(location, f"`{callable_name}` is a metric of edgeopt's", f"call yours `own_{callable_name}`")
+    elif not (folder / file).is_file():
+        document.fault(location, f"there is no `{folder / file}`", "paths are relative to the recipe")
 
 
 def _check_options(document: Document, fields: type[BaseModel], options: dict[str, Any], location: Location) -> None:

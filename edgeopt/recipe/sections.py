@@ -150,6 +150,20 @@ class Variant(Value):
         raise ValueError("should be a list of passes, or `{passes: [...]}` in place of the shared ones")
 
 
+class MeasureSection(Value):
+    """How long speed is measured, and under what load."""
+
+    seconds: float = Field(
+        default=600, gt=0, le=86_400, description="what timing may take; what is undecided then stays inconclusive"
+    )
+    minutes: float | None = Field(
+        default=None, gt=0, le=1440, description="run each candidate that misses nothing for so long, to see it drift"
+    )
+    concurrency: int = Field(
+        default=1, ge=1, le=1024, description="streams that call one session at once while throughput is taken"
+    )
+
+
 class Target(Value):
     """One thing to ship for."""
 
@@ -161,6 +175,7 @@ class Target(Value):
     batch: int = Field(default=1, ge=1, le=65536)
     device: str | None = Field(default=None, description="where to build and measure, such as ssh://orin-7")
     budgets: Budgets = Field(default=Budgets(), description="added to the shared ones, or tighter")
+    measure: MeasureSection = Field(default=MeasureSection(), description="in place of the shared values")
 
 
 #: fields of a recipe that are no keys of its file
@@ -178,6 +193,7 @@ class Recipe(Value):
     passes: list[PassStep] = []
     targets: list[Target] = Field(min_length=1)
     budgets: Budgets = Budgets()
+    measure: MeasureSection = MeasureSection()
 
     path: Path = Field(default=Path("recipe.yaml"), exclude=True)
     overrides: tuple[str, ...] = Field(default=(), exclude=True)
@@ -192,3 +208,8 @@ class Recipe(Value):
         chosen = target.variants[variant]
         shared = self.passes if target.passes is None else target.passes
         return chosen.passes if chosen.replaces else shared + chosen.passes
+
+    def measure_of(self, target: Target) -> MeasureSection:
+        """How one target is measured: the values that it sets itself, over the shared ones."""
+        own = {name: getattr(target.measure, name) for name in target.measure.model_fields_set}
+        return self.measure.model_copy(update=own)

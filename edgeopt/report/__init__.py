@@ -61,9 +61,11 @@ class BuiltArtifact(Value):
 
 
 class SideResult(Value):
-    """A reference that stands beside the candidates: the original, or the given network unchanged on `backend`."""
+    """A reference that stands beside the candidates: the original, the given network unchanged on `backend`, or the
+    baseline, which is what was shipped before."""
 
     backend: str
+    artifact: BuiltArtifact | None = None
     measurements: tuple[Measurement, ...] = ()
 
 
@@ -92,8 +94,8 @@ class CandidateResult(Value):
 class TargetResult(Value):
     """One target: the references, the candidates, and what their race was decided by.
 
-    `machine` is a line for people, `protocol` how latency was taken, `samples` the files of raw samples and `bundle`
-    the one file to ship, both relative to the report.
+    `machine` is a line for people, `classes` their names in the order of the labels, `protocol` how latency was taken,
+    `samples` the files of raw samples with their SHA-256 and `bundle` the one file to ship, relative to the report.
     """
 
     name: str
@@ -102,12 +104,14 @@ class TargetResult(Value):
     batch: int
     machine: str = ""
     budgets: Budgets = Budgets()
+    classes: tuple[str, ...] | None = None
     original: SideResult | None = None
     floats: dict[str, SideResult] = Field(default={}, alias="float")
+    baseline: SideResult | None = None
     candidates: tuple[CandidateResult, ...] = ()
     duels: tuple[Duel, ...] = ()
     protocol: dict[str, str | int | float] = {}
-    samples: tuple[str, ...] = ()
+    samples: dict[str, str] = {}
     bundle: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -128,13 +132,17 @@ class TargetResult(Value):
 
 
 class Report(Value):
-    """The whole run; `environment` is the fingerprint of the machine that drove it, `notes` what a reader must know."""
+    """The whole run; `environment` is the fingerprint of the machine that drove it, `notes` what a reader must know.
+
+    `validation_uses` counts the sets of networks that the validation split has judged on that machine, with this one.
+    """
 
     format: Literal[1] = FORMAT
     edgeopt: str
     recipe: RecipeSource
     seed: int = 0
     validation_images: int | None = None
+    validation_uses: int = 0
     environment: dict[str, Any] = {}
     seconds: float = 0.0
     notes: tuple[str, ...] = ()

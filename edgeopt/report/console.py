@@ -11,7 +11,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgeopt.report import CandidateResult, Report, StepResult, TargetResult
-from edgeopt.report.table import COLUMNS, Row, count_images, is_simulated, make_rows, plain, tell_facts, tell_outcome
+from edgeopt.report.table import (
+    Column,
+    Row,
+    columns_of,
+    count_images,
+    is_simulated,
+    make_rows,
+    plain,
+    tell_facts,
+    tell_outcome,
+)
 
 WIDTH = 100
 LABEL = 25
@@ -37,7 +47,7 @@ def show_step(step: StepResult) -> str:
 
 def show_target(target: TargetResult) -> str:
     """The table of one target, then a sentence for each budget not met and for each candidate that does not ship."""
-    lines = [_title(target), "", *_table(make_rows(target)), ""]
+    lines = [_title(target), "", *_table(make_rows(target), columns_of(target)), ""]
     said = [line for candidate in target.candidates for line in _sentences(candidate)]
     notes = [_hang("  ", plain(note)) for note in target.notes]
     return "\n".join([*lines, *said, *notes]).rstrip() + "\n"
@@ -77,11 +87,11 @@ def _title(target: TargetResult) -> str:
     return f"target {name} · {machine}{tail}" if machine else f"target {name}{tail}"
 
 
-def _table(rows: Sequence[Row]) -> Iterator[str]:
+def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
     """Two lines of titles, then for each row its figures and, under them, their intervals."""
     widths = [
         _widest([column.title, *(text for row in rows for text in (row.cells[at].figure, row.cells[at].interval))])
-        for at, column in enumerate(COLUMNS)
+        for at, column in enumerate(columns)
     ]
     # One space before each column at least; a second one while there is room, then names are cut.
     room = WIDTH - len(MARK) - sum(widths) - len(widths) - 2 - _widest(["verdict", *(row.verdict for row in rows)])
@@ -92,8 +102,8 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
         padded = "".join(f" {figure:>{width}}" for figure, width in zip(figures, wide, strict=True))
         return f"{mark}{shorten(plain(name), names):<{names}}{padded}  {verdict}".rstrip()
 
-    yield line("  ", "candidate", [column.title for column in COLUMNS], "verdict")
-    yield line("  ", "", [column.unit for column in COLUMNS])
+    yield line("  ", "candidate", [column.title for column in columns], "verdict")
+    yield line("  ", "", [column.unit for column in columns])
     for row in rows:
         yield line(MARK if row.ships else "  ", row.name, [cell.figure for cell in row.cells], row.verdict)
         if any(cell.interval for cell in row.cells):

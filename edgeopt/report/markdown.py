@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgeopt.report import CandidateResult, Report, ReportFormat, TargetResult
-from edgeopt.report.table import COLUMNS, Cell, is_simulated, make_rows, plain, tell_facts, tell_outcome
+from edgeopt.report.table import Cell, columns_of, is_simulated, make_rows, plain, tell_facts, tell_outcome
 
 #: what Markdown would obey; an underscore inside a word and a bracket that opens no link are left readable
 MARKUP = re.compile(r"[\\`*|#~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(:\[])")
@@ -58,7 +58,7 @@ def _target(target: TargetResult) -> Iterator[str]:
 
 
 def _figures(target: TargetResult) -> str:
-    titles = [f"{column.title} {column.unit}".strip() for column in COLUMNS]
+    titles = [f"{column.title} {column.unit}".strip() for column in columns_of(target)]
     lines = [
         [f"**{escape(row.name)}**" if row.ships else escape(row.name), *map(_figure, row.cells), escape(row.verdict)]
         for row in make_rows(target)
@@ -119,6 +119,7 @@ def _flat(value: Any) -> str:
 def _origin(report: Report) -> str:
     recipe = report.recipe
     images = "" if report.validation_images is None else f" · {report.validation_images:,} validation images"
+    images += f", which judged {report.validation_uses} sets of networks so far" if report.validation_uses > 1 else ""
     return f"edgeopt {escape(report.edgeopt)} · {escape(recipe.path)} {recipe.sha256[:12]} · seed {report.seed}{images}"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeopt.gates import find, number
+from edgeopt.metrics import label
 from edgeopt.report import CandidateResult, SideResult, TargetResult
 from edgeopt.select import show_ratio
 from edgeopt.validation import Measurement
@@ -83,8 +84,10 @@ def _value(show: Callable[[float], str], scale: float = 1.0) -> Callable[[Measur
     return cell
 
 
-COLUMNS = (
-    Column("top-1", "%", "accuracy.top1", _value(show_percent)),
+#: how tables write the names of metrics
+TITLES = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro F1"}
+
+_COLUMNS = (
     Column("drop", "pp", "accuracy.drop_pp", _drop),
     Column("p50", "ms", "latency.p50_ms", _value(show_ms)),
     Column("p90", "ms", "latency.p90_ms", _value(show_ms)),
@@ -93,6 +96,18 @@ COLUMNS = (
     Column("size", "MB", "size.bytes", _value(show_mb, 1e-6)),
     Column("memory", "MB", "memory.peak_mb", _value(show_mb)),
 )
+
+
+def columns_of(target: TargetResult) -> tuple[Column, ...]:
+    """The columns of a target's table: accuracy by the metric of its budget comes first."""
+    name = accuracy_metric(target)
+    return (Column(TITLES.get(name, name), "%", f"accuracy.{name}", _value(show_percent)), *_COLUMNS)
+
+
+def accuracy_metric(target: TargetResult) -> str:
+    """What the metric of a target's accuracy budget is called in measurements."""
+    budget = target.budgets.accuracy
+    return "top1" if budget is None else label(budget.metric)
 
 
 def make_rows(target: TargetResult) -> list[Row]:
@@ -104,17 +119,19 @@ def _references(target: TargetResult) -> Iterator[Row]:
     sides: list[tuple[str, SideResult]] = [("float", side) for side in target.floats.values()]
     if target.original is not None:
         sides.insert(0, ("original", target.original))
+    if target.baseline is not None:
+        sides.append(("baseline", target.baseline))
     for name, side in sides:
-        yield Row(f"{name} ({side.backend})", _cells(side.measurements))
+        yield Row(f"{name} ({side.backend})", _cells(side.measurements, target))
 
 
 def _candidate(candidate: CandidateResult, target: TargetResult) -> Row:
     verdict = candidate.verdict if candidate.error is None else "not built"
-    return Row(candidate.id, _cells(candidate.measurements), verdict, candidate.id == target.winner)
+    return Row(candidate.id, _cells(candidate.measurements, target), verdict, candidate.id == target.winner)
 
 
-def _cells(measurements: Sequence[Measurement]) -> tuple[Cell, ...]:
-    found = [(column, find(measurements, column.metric)) for column in COLUMNS]
+def _cells(measurements: Sequence[Measurement], target: TargetResult) -> tuple[Cell, ...]:
+    found = [(column, find(measurements, column.metric)) for column in columns_of(target)]
     return tuple(Cell() if measurement is None else column.cell(measurement) for column, measurement in found)
 
 
@@ -125,7 +142,8 @@ def is_simulated(candidate: CandidateResult) -> bool:
 
 def count_images(target: TargetResult) -> int:
     """How many validation images the original was judged on; 0 where it was not."""
-    found = find(target.original.measurements if target.original is not None else (), "accuracy.top1")
+    metric = f"accuracy.{accuracy_metric(target)}"
+    found = find(target.original.measurements if target.original is not None else (), metric)
     return 0 if found is None else found.samples
 
 

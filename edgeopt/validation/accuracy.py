@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeopt import metrics
 from edgeopt.errors import DataError
+from edgeopt.metrics import Weights
 from edgeopt.validation import Measurement, statistics
-from edgeopt.validation.predictions import Predictions, load_predictions, pack_arrays, run_predictions
-
-__all__ = ["Predictions", "load_predictions", "measure_accuracy", "pack_samples", "run_predictions"]
+from edgeopt.validation.predictions import Predictions
+from edgeopt.validation.resampling import bootstrap_bounds
 
 Measure = Callable[..., Measurement]
+
+#: what is measured against the original → the name of the same against the baseline
+AGAINST_BASELINE = {
+    "accuracy.drop_pp": "accuracy.drop_baseline_pp",
+    "accuracy.agreement": "accuracy.agreement_baseline",
+}
 
 
 def measure_accuracy(
@@ -22,16 +29,20 @@ def measure_accuracy(
     original: Predictions | None,
     confidence: float,
     *,
-    classes: Mapping[str, int] | None = None,
+    metric: str = "top1",
+    baseline: Predictions | None = None,
+    floors: Mapping[str, tuple[int, float]] | None = None,
     raw: str | None = None,
 ) -> list[Measurement]:
     """All that predictions say of one side; without `original` (for the original itself) nothing is paired.
 
-    `accuracy.top1` and `accuracy.agreement` are in percent with two-sided Wilson intervals, `accuracy.drop_pp` is in
-    percentage points with Tango's one-sided bounds, each at `confidence`. `accuracy.nonfinite` counts the images whose
-    scores are of no use: not finite, or all of them where different images got the very same scores. `classes` (name →
-    index) asks for `accuracy.class.<name>`, the percentage of that class's images that are right, with exact one-sided
-    bounds that hold for all of them together (Bonferroni).
+    `accuracy.<metric>`, of each metric recorded, and `accuracy.agreement` are in percent, with two-sided Wilson
+    intervals if they are shares. `accuracy.drop_pp` is that of `metric`, in points of it, with one-sided bounds:
+    Tango's for a share, else those of a paired bootstrap over images. `accuracy.nonfinite` counts the images whose
+    outputs are of no use: not finite, or all of them where different images got the very same. `floors` (class →
+    index and least share) asks for `accuracy.class.<name>`, the percentage of that class's images that are right, with
+    exact one-sided bounds that hold for all of them together (Holm). All at `confidence`. `baseline` asks for
+    `accuracy.drop_baseline_pp` and `accuracy.agreement_baseline`: the same against another side.
 
     Raises:
         DataError: the two did not see the same images.
@@ -44,85 +55,132 @@ def measure_accuracy(
         environment=candidate.environment,
         simulated=candidate.simulated or (original is not None and original.simulated),
     )
-    found = [_top1(candidate, confidence, measure), _nonfinite(candidate, measure)]
-    floors = (classes or {}).items()
-    found += [_class(candidate, name, index, len(floors), confidence, measure) for name, index in floors]
-    return found if original is None else found + _paired(candidate, original, confidence, measure)
+    labels = dict.fromkeys([metrics.label(metric), *candidate.records])
+    found = [_figure(label, candidate, confidence, measure) for label in labels]
+    found.append(_nonfinite(candidate, measure))
+    found += _classes(candidate, floors or {}, confidence, measure)
+    if original is not None:
+        found += _paired(candidate, original, metric, confidence, measure)
+    if baseline is not None:
+        paired = _paired(candidate, baseline, metric, confidence, measure)
+        found += [
+            one.model_copy(update={"metric": AGAINST_BASELINE[one.metric]})
+            for one in paired
+            if one.metric in AGAINST_BASELINE
+        ]
+    return found
 
 
-def pack_samples(sides: Mapping[str, Predictions]) -> bytes:
-    """The raw file of a comparison: what every side said of the same images, by their index in the dataset.
+def check_paired(sides: Sequence[Predictions]) -> None:
+    """See that all sides were run on the same images.
 
     Raises:
-        DataError: the sides did not see the same images.
+        DataError: they were not.
     """
-    first = next(iter(sides.values()))
-    arrays: dict[str, NDArray[np.generic]] = {"indices": first.indices, "labels": first.labels}
-    for side, predictions in sides.items():
-        _check_paired(predictions, first)
-        arrays |= {f"{side}.classes": predictions.classes, f"{side}.confidences": predictions.confidences}
-    return pack_arrays(arrays)
+    for side in sides[1:]:
+        if not (np.array_equal(side.indices, sides[0].indices) and np.array_equal(side.labels, sides[0].labels)):
+            raise DataError("two sides were not run on the same images", "run again with `--fresh`")
 
 
-def _top1(predictions: Predictions, confidence: float, measure: Measure) -> Measurement:
-    if not len(predictions.labels):
-        return measure(metric="accuracy.top1", unit="%", value=None, note="the split has no labels")
-    return _share("accuracy.top1", predictions.classes == predictions.labels, confidence, measure)
+def score(label: str, predictions: Predictions, weights: Weights | None = None) -> float:
+    """A recorded metric in percent, each image counted once or `weights` times."""
+    weights = np.ones(predictions.images) if weights is None else weights
+    return _metric(label).score(predictions.records[label], weights)
 
 
-def _class(
-    predictions: Predictions, name: str, index: int, together: int, confidence: float, measure: Measure
-) -> Measurement:
-    hits = predictions.classes[predictions.labels == index] == index
-    measure = functools.partial(measure, metric=f"accuracy.class.{name}", unit="%", samples=len(hits))
-    if not len(hits):
-        return measure(value=None, note=f"the split has no image of class `{name}`")
-    right = int(np.count_nonzero(hits))
-    low, high = statistics.exact_bounds(right, len(hits), 1.0 - (1.0 - confidence) / together)
-    return measure(value=100.0 * right / len(hits), low=100.0 * low, high=100.0 * high)
+def _metric(label: str) -> metrics.Metric:
+    """The metric that recorded under `label`: one that is in no registry is a user's."""
+    return metrics.get(label) if label in metrics.known() else metrics.Mean(label)
+
+
+def _absence(label: str, predictions: Predictions) -> str:
+    return f"`{label}` was not recorded" if predictions.records else "the split has no labels"
+
+
+def _hits(label: str, predictions: Predictions) -> NDArray[np.bool_] | None:
+    return _metric(label).hits(predictions.records[label])
+
+
+def _figure(label: str, predictions: Predictions, confidence: float, measure: Measure) -> Measurement:
+    measure = functools.partial(measure, metric=f"accuracy.{label}", unit="%")
+    if label not in predictions.records:
+        return measure(value=None, note=_absence(label, predictions))
+    hits = _hits(label, predictions)
+    if hits is None:
+        return measure(value=score(label, predictions), samples=predictions.images)
+    return _share(hits, confidence, measure)
+
+
+def _classes(
+    predictions: Predictions, floors: Mapping[str, tuple[int, float]], confidence: float, measure: Measure
+) -> list[Measurement]:
+    shown = {name: predictions.labels == index for name, (index, _) in floors.items()}
+    right = [int(np.count_nonzero(predictions.classes[shown[name]] == index)) for name, (index, _) in floors.items()]
+    totals = [int(np.count_nonzero(rows)) for rows in shown.values()]
+    bounds = statistics.floor_bounds(right, totals, [floor for _, floor in floors.values()], confidence)
+    found = []
+    for name, hits, total, (low, high) in zip(floors, right, totals, bounds, strict=True):
+        one = functools.partial(measure, metric=f"accuracy.class.{name}", unit="%", samples=total)
+        if total:
+            found.append(one(value=100.0 * hits / total, low=100.0 * low, high=100.0 * high))
+        else:
+            found.append(one(value=None, note=f"the split has no image of class `{name}`"))
+    return found
 
 
 def _nonfinite(predictions: Predictions, measure: Measure) -> Measurement:
-    images, count, note = len(predictions.classes), predictions.nonfinite, ""
+    images, count, note = predictions.images, predictions.nonfinite, ""
     if count:
-        note = f"the scores of {count} of {images} images are not finite"
+        note = f"the outputs of {count} of {images} images are not finite"
     elif predictions.constant and not predictions.simulated:
-        count, note = images, f"all {images} images have the very same scores"
+        count, note = images, f"all {images} images have the very same outputs"
     return measure(metric="accuracy.nonfinite", unit="images", value=float(count), samples=images, note=note)
 
 
-def _paired(candidate: Predictions, original: Predictions, confidence: float, measure: Measure) -> list[Measurement]:
-    _check_paired(candidate, original)
+def _paired(
+    candidate: Predictions, original: Predictions, metric: str, confidence: float, measure: Measure
+) -> list[Measurement]:
+    check_paired([original, candidate])
     measure = functools.partial(measure, baseline=original.subject)
-    agreement = _share("accuracy.agreement", candidate.classes == original.classes, confidence, measure)
-    if not len(original.labels):
-        return [measure(metric="accuracy.drop_pp", unit="pp", value=None, note="the split has no labels"), agreement]
-    was_right, is_right = original.classes == original.labels, candidate.classes == candidate.labels
+    found = _drop(candidate, original, metrics.label(metric), confidence, measure)
+    if len(original.classes):
+        same = functools.partial(measure, metric="accuracy.agreement", unit="%")
+        found.append(_share(candidate.classes == original.classes, confidence, same))
+    return found
+
+
+def _drop(
+    candidate: Predictions, original: Predictions, label: str, confidence: float, measure: Measure
+) -> list[Measurement]:
+    one = functools.partial(measure, metric="accuracy.drop_pp", unit="pp")
+    if label not in candidate.records or label not in original.records:
+        return [one(value=None, note=_absence(label, candidate))]
+    one = functools.partial(one, samples=original.images)
+    was_right, is_right = _hits(label, original), _hits(label, candidate)
+    if was_right is None or is_right is None:
+        return [_resampled_drop(candidate, original, label, confidence, one)]
     lost, gained = int(np.sum(was_right & ~is_right)), int(np.sum(~was_right & is_right))
     low, high = statistics.tango_bounds(lost, gained, len(was_right), confidence)
-    drop = measure(
-        metric="accuracy.drop_pp",
-        unit="pp",
-        value=100.0 * (lost - gained) / len(was_right),
-        low=100.0 * low,
-        high=100.0 * high,
-        samples=len(was_right),
-    )
+    drop = one(value=100.0 * (lost - gained) / len(was_right), low=100.0 * low, high=100.0 * high)
     # Only told, never judged: that a drop is not significant does not make it small.
     p_value = statistics.mcnemar_p_value(lost, gained)
-    return [drop, agreement, measure(metric="accuracy.mcnemar_p", unit="1", value=p_value, samples=lost + gained)]
+    return [drop, measure(metric="accuracy.mcnemar_p", unit="1", value=p_value, samples=lost + gained)]
 
 
-def _share(metric: str, hits: NDArray[np.bool_], confidence: float, measure: Measure) -> Measurement:
+def _resampled_drop(
+    candidate: Predictions, original: Predictions, label: str, confidence: float, measure: Measure
+) -> Measurement:
+    def drop(weights: Weights) -> float:
+        return score(label, original, weights) - score(label, candidate, weights)
+
+    low, high = bootstrap_bounds(drop, original.images, confidence)
+    bounds = {"low": low if np.isfinite(low) else None, "high": high if np.isfinite(high) else None}
+    value = drop(np.ones(original.images))
+    return measure(value=value if np.isfinite(value) else None, **bounds)
+
+
+def _share(hits: NDArray[np.bool_], confidence: float, measure: Measure) -> Measurement:
     """The percentage of `hits` that are true, with a two-sided Wilson interval."""
     count, total = int(np.count_nonzero(hits)), len(hits)
     low, high = statistics.wilson_interval(count, total, confidence)
-    return measure(
-        metric=metric, unit="%", value=100.0 * count / total, low=100.0 * low, high=100.0 * high, samples=total
-    )
-
-
-def _check_paired(candidate: Predictions, original: Predictions) -> None:
-    same = np.array_equal(candidate.indices, original.indices) and np.array_equal(candidate.labels, original.labels)
-    if not same:
-        raise DataError("two sides were not run on the same images", "run again with `--fresh`")
+    return measure(value=100.0 * count / total, low=100.0 * low, high=100.0 * high, samples=total)

@@ -1,21 +1,19 @@
-"""What an artifact says of each image: run in a worker, streaming, and left in one file."""
+"""What artifacts said of each image, as one value for each and as one file for several."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeopt import backends, environment, files
-from edgeopt.backends import Arrays, Session, backend_errors, opened
-from edgeopt.data import Batch, Samples
-from edgeopt.errors import BackendError, DataError
-from edgeopt.model import Artifact
-from edgeopt.workers import report_progress
+from edgeopt import metrics
+from edgeopt.model import canonical_json
 
 PREDICTIONS_FILE = "predictions.npz"
 
@@ -29,10 +27,12 @@ class Predictions:
 
     Attributes:
         indices: (images,) rows in the dataset.
-        labels: (images,) true classes; (0,) where the split has none.
-        classes: (images,) predicted classes; `NO_CLASS` where scores are not finite.
-        confidences: (images,) softmax of the best score; 0 where scores are not finite.
-        constant: whether different images all got the very same scores.
+        labels: (images,) true classes; (0,) where the split has none or they are no classes.
+        classes: (images,) predicted classes; `NO_CLASS` where scores are not finite; (0,) where none are predicted.
+        confidences: (images,) softmax of the best score; 0 where scores are not finite; (0,) as `classes`.
+        finite: (images,) whether all outputs of an image are finite.
+        records: metric → name → (images, …): what each metric kept.
+        constant: whether different images all got the very same outputs.
         subject: digest of the artifact.
         environment: digest of the machine's fingerprint.
         simulated: whether the backend measures nothing real.
@@ -42,31 +42,77 @@ class Predictions:
     labels: NDArray[np.int64]
     classes: NDArray[np.int64]
     confidences: NDArray[np.float32]
+    finite: NDArray[np.bool_]
     constant: bool
     subject: str
     environment: str
     simulated: bool = False
+    records: dict[str, metrics.Arrays] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        return len(self.indices)
 
     @property
     def nonfinite(self) -> int:
-        """Images whose scores are not finite."""
-        return int(np.count_nonzero(self.classes == NO_CLASS))
+        """Images whose outputs are not finite."""
+        return int(np.count_nonzero(~self.finite))
 
     def to_npz(self) -> bytes:
         """The bytes of an .npz file; equal predictions give equal bytes."""
-        return pack_arrays(asdict(self))
+        return pack_predictions({"": self})
 
-    @classmethod
-    def from_npz(cls, data: bytes) -> Predictions:
-        """The predictions that `to_npz` gave."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            values = {name: archive[name] if archive[name].ndim else archive[name].item() for name in archive.files}
-        return cls(**values)
+
+#: what predictions hold beside arrays
+PLAIN = ("constant", "subject", "environment", "simulated")
+#: what all sides of a comparison have in common
+SHARED = ("indices", "labels")
+
+
+def pack_predictions(sides: Mapping[str, Predictions]) -> bytes:
+    """Predictions on the same images as the bytes of one .npz file: arrays `<side>|<name>`, the rest in `header`."""
+    arrays: dict[str, NDArray[Any]] = {}
+    header: list[tuple[str, Any]] = []
+    for side, said in sides.items():
+        values = {each.name: getattr(said, each.name) for each in fields(said)}
+        header.append((side, {name: values.pop(name) for name in PLAIN}))
+        for metric, kept in values.pop("records").items():
+            values |= {f"{metric}|{name}": array for name, array in kept.items()}
+        arrays |= {name: values.pop(name) for name in SHARED}
+        arrays |= {f"{side}|{name}": array for name, array in values.items()}
+    return pack_arrays({"header": np.frombuffer(canonical_json(header), np.uint8), **arrays})
+
+
+def unpack_predictions(data: bytes) -> dict[str, Predictions]:
+    """What `pack_predictions` packed.
+
+    Raises:
+        ValueError: it is nothing of that kind.
+    """
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    try:
+        header: list[tuple[str, dict[str, Any]]] = json.loads(arrays.pop("header").tobytes())
+        shared = {name: arrays.pop(name) for name in SHARED}
+        return {side: _predictions(side, arrays, shared | plain) for side, plain in header}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no predictions: {error}") from error
+
+
+def _predictions(side: str, arrays: Mapping[str, NDArray[Any]], values: dict[str, Any]) -> Predictions:
+    records: dict[str, metrics.Arrays] = {}
+    for key, array in arrays.items():
+        owner, *path = key.split("|")
+        if owner == side and len(path) == 1:
+            values = values | {path[0]: array}
+        elif owner == side:
+            records.setdefault(path[0], {})[path[1]] = array
+    return Predictions(**values, records=records)
 
 
 def load_predictions(folder: Path) -> Predictions:
     """What `run_predictions` left in `folder`."""
-    return Predictions.from_npz((folder / PREDICTIONS_FILE).read_bytes())
+    return unpack_predictions((folder / PREDICTIONS_FILE).read_bytes())[""]
 
 
 def pack_arrays(arrays: dict[str, Any]) -> bytes:
@@ -74,98 +120,3 @@ def pack_arrays(arrays: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
-
-
-def run_predictions(artifact: Artifact, samples: Samples, batch: int, folder: Path) -> None:
-    """What a worker runs: predict all samples and write `PREDICTIONS_FILE` into `folder`.
-
-    Raises:
-        BackendError: the artifact cannot be opened or run.
-        DataError: a sample cannot be read, or a label is none of the network's classes.
-    """
-    total, watch = len(samples), _Constancy()
-    parts: list[dict[str, Any]] = []
-    done = 0
-    with opened(artifact) as session:
-        for given in samples.batches(_batch_size(artifact, batch)):
-            scores = _scores(session, artifact, given.inputs)
-            watch.see(given.inputs, scores)
-            parts.append({"indices": given.indices, "labels": _labels(given, scores), **_decide(scores)})
-            done += len(scores)
-            report_progress("predict", done / total)
-    if not parts:
-        raise DataError(f"`{samples.path}` has no samples", "name a split that has some")
-    found = Predictions(
-        **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
-        constant=watch.constant,
-        subject=artifact.digest(),
-        environment=environment.fingerprint_digest(),
-        simulated=backends.get(artifact.backend).simulated,
-    )
-    files.write_bytes(folder / PREDICTIONS_FILE, found.to_npz())
-
-
-class _Constancy:
-    """Watches whether scores stay the very same while inputs differ, as those of a dead network do."""
-
-    def __init__(self) -> None:
-        self._first: tuple[Arrays, NDArray[Any]] | None = None
-        self._inputs_differ = False
-        self._scores_differ = False
-
-    def see(self, inputs: Arrays, scores: NDArray[Any]) -> None:
-        if self._first is None:
-            self._first = {name: array[:1].copy() for name, array in inputs.items()}, scores[:1].copy()
-        first_inputs, first_scores = self._first
-        self._inputs_differ |= any(bool((array != first_inputs[name]).any()) for name, array in inputs.items())
-        self._scores_differ |= bool((scores != first_scores).any())
-
-    @property
-    def constant(self) -> bool:
-        return self._inputs_differ and not self._scores_differ
-
-
-def _batch_size(artifact: Artifact, batch: int) -> int:
-    axis = artifact.inputs[0].shape[0]
-    return axis if isinstance(axis, int) else batch
-
-
-def _scores(session: Session, artifact: Artifact, inputs: Arrays) -> NDArray[Any]:
-    """(images, classes) scores: the first output, flattened; a batch too small for a fixed batch axis is filled up."""
-    count = len(next(iter(inputs.values())))
-    size = _batch_size(artifact, count)
-    rows = np.minimum(np.arange(size), count - 1)
-    name = artifact.outputs[0].name
-    filled = {key: array[rows] for key, array in inputs.items()} if size != count else inputs
-    with backend_errors(artifact.backend, "run"):
-        output = session.run(filled)[name]
-    if len(output) != size or output[0].size < 2:
-        raise BackendError(
-            f"output `{name}` has shape {list(output.shape)} for {size} images, not one score per class",
-            "top-1 accuracy needs a network whose first output is the scores of two classes or more",
-        )
-    return output.reshape(size, -1)[:count]
-
-
-def _labels(given: Batch, scores: NDArray[Any]) -> NDArray[np.int64]:
-    if given.labels is None:
-        return np.empty(0, np.int64)
-    wrong = np.flatnonzero((given.labels < 0) | (given.labels >= scores.shape[1]))
-    if len(wrong):
-        raise DataError(
-            f"sample {given.indices[wrong[0]]} has label {given.labels[wrong[0]]}, "
-            f"and the network has classes 0 to {scores.shape[1] - 1}",
-            "check the labels, or the network's number of classes",
-        )
-    return given.labels
-
-
-def _decide(scores: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    finite = np.isfinite(scores).all(axis=1)
-    safe = np.where(finite[:, None], scores, 0).astype(np.float64)
-    best = safe.max(axis=1)
-    confidences = 1.0 / np.exp(safe - best[:, None]).sum(axis=1)
-    return {
-        "classes": np.where(finite, safe.argmax(axis=1), NO_CLASS).astype(np.int64),
-        "confidences": np.where(finite, confidences, 0).astype(np.float32),
-    }

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from edgeopt.model import Artifact
+from collections.abc import Sequence
+
+from edgeopt.model import ArtifactFile
 from edgeopt.validation import Measurement
 
 
-def measure_size(artifact: Artifact, *, simulated: bool = False) -> Measurement:
-    """The bytes of the artifact's files; exact, so the bounds are the value."""
-    size_bytes = float(artifact.size_bytes)
+def measure_size(files: Sequence[ArtifactFile], subject: str, *, simulated: bool = False) -> Measurement:
+    """The bytes of an artifact's files; exact, so the bounds are the value."""
+    size_bytes = float(sum(file.size_bytes for file in files))
     return Measurement(
         metric="size.bytes",
         unit="bytes",
         value=size_bytes,
         low=size_bytes,
         high=size_bytes,
-        samples=len(artifact.files),
-        subject=artifact.digest(),
+        samples=len(files),
+        subject=subject,
         simulated=simulated,
     )

@@ -1,14 +1,17 @@
-"""Exact and distribution-free statistics of the gates: math only, no random numbers, no scipy.
+"""The statistics of the gates: exact or free of distributions where that can be had; no random numbers, no scipy.
 
-Three questions are answered here. Is a median within a limit, and a percentile (order statistics: no distribution is
-assumed)? Is a drop in accuracy, seen on the same images, within a margin (Tango's score bound)? How many samples would
-it take to know? What cannot be known from so few samples is None, never a guess.
+Four questions are answered here. Is a median within a limit, and a percentile (order statistics: no distribution is
+assumed)? Do several shares keep their floors together (exact bounds at Holm's levels)? Is a drop in accuracy, seen on
+the same images, within a margin (Tango's score bound)? How many samples would it take to know, and how many are those
+at hand worth? What cannot be known from so few samples is None, never a guess. Metrics that are no shares of images are
+for `resampling`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -94,21 +97,137 @@ def percentile_values_needed(quantile: float, alpha: float) -> int:
     return math.ceil(math.log(alpha) / math.log(quantile))
 
 
+def early_stopping_under(over: int, quantile: float, confidence: float = 0.99, tolerance: float = 0.0) -> int:
+    """The fewest runs within a limit that, beside `over` beyond it, show the quantile to be within it.
+
+    The smallest h with BinomCDF(over; h + over, 1 - quantile + tolerance) ≤ 1 - confidence. (MLPerf Inference rules,
+    appendix on early stopping; it asks for one order statistic more than `percentile_upper_bound`.)
+
+    Raises:
+        ValueError: no number of runs would do.
+    """
+    share = 1.0 - quantile + tolerance
+    if not (0.0 < share < 1.0 and 0.0 < confidence < 1.0):
+        raise ValueError(f"no number of runs shows quantile {quantile} less {tolerance} at confidence {confidence}")
+
+    def enough(under: int) -> bool:
+        return binomial_cdf(over, under + over, share) <= 1.0 - confidence
+
+    most = 1
+    while not enough(most):
+        most *= 2
+    return bisect_left(range(most), True, key=enough)
+
+
+def early_stopping_total(over: int, quantile: float, confidence: float = 0.99, tolerance: float = 0.0) -> int:
+    """The fewest runs of which `over` may be beyond a limit that the quantile is within: see `early_stopping_under`."""
+    return over + early_stopping_under(over, quantile, confidence, tolerance)
+
+
+def early_stopping_estimate(values: ArrayLike, quantile: float, confidence: float = 0.99) -> float | None:
+    """The quantile as MLPerf's LoadGen reports it for runs that follow one another; None: too few `values` (n,).
+
+    With the largest t for which `early_stopping_total(t)` ≤ n, the t - 1 highest are discarded and the next one given.
+    What is not a number counts as the highest.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    over = count_below_tail(len(ordered), 1.0 - quantile, 1.0 - confidence) - 1
+    return float(ordered[-over]) if over >= 1 else None
+
+
+def lag_one_correlation(values: ArrayLike) -> float:
+    """How much each of `values`, in the order in which they were taken, resembles the next: from -1 to 1.
+
+    0 for values that are all the same and for fewer than 3, which show nothing; not a number where one of them is not.
+    """
+    series = np.asarray(values, dtype=np.float64).ravel()
+    if not np.all(np.isfinite(series)):
+        return math.nan
+    if len(series) < 3 or (spread := float(np.ptp(series))) == 0.0:
+        return 0.0
+    deviations = (series - series.mean()) / spread
+    return float(deviations[:-1] @ deviations[1:] / (deviations @ deviations))
+
+
+def effective_size(values: ArrayLike) -> float:
+    """How many independent values tell as much as `values`, taken one after another (2-D: row after row).
+
+    n (1 - r) / (1 + r) with the lag-one correlation r, from 1 to n; true of the mean of a first-order autoregression, a
+    guide for the rest. (Bayley and Hammersley, Suppl. J. R. Stat. Soc. 8, 1946.)
+    """
+    size, correlation = float(np.size(values)), lag_one_correlation(values)
+    if correlation <= 0.0:
+        return size
+    # In this order `max` gives 1 where the correlation is not a number.
+    return max(1.0, size * (1.0 - correlation) / (1.0 + correlation))
+
+
 def wilson_interval(successes: int, trials: int, confidence: float) -> Bounds:
     """The two-sided score interval of a share. (Wilson, J. Am. Stat. Assoc. 22, 1927.)"""
     z = normal_quantile(0.5 + confidence / 2)
     share, scale = successes / trials, 1.0 + z * z / trials
     centre = (share + z * z / (2 * trials)) / scale
     half = z * math.sqrt(share * (1.0 - share) / trials + z * z / (4 * trials * trials)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # the ends as they are: rounding would leave out the very share that was seen
+    return (max(0.0, centre - half) if successes else 0.0), (min(1.0, centre + half) if successes < trials else 1.0)
 
 
 def exact_bounds(successes: int, trials: int, confidence: float) -> Bounds:
     """Exact one-sided bounds of a share, each at `confidence`. (Clopper and Pearson, Biometrika 26, 1934.)"""
-    alpha, seen = 1.0 - confidence, successes / trials
-    low = _bisect(lambda share: 1.0 - binomial_cdf(successes - 1, trials, share) > alpha, seen, 0.0)
-    high = _bisect(lambda share: binomial_cdf(successes, trials, share) > alpha, seen, 1.0)
-    return low, high
+    alpha = 1.0 - confidence
+    return _exact_low(successes, trials, alpha), 1.0 - _exact_low(trials - successes, trials, alpha)
+
+
+def _exact_low(successes: int, trials: int, alpha: float) -> float:
+    if not successes:
+        return 0.0
+    return _bisect(lambda share: _at_least(successes, trials, share) > alpha, successes / trials, 0.0)
+
+
+def _at_least(successes: int, trials: int, share: float) -> float:
+    """P(X ≥ successes)."""
+    return 1.0 - binomial_cdf(successes - 1, trials, share)
+
+
+def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
+    """The level of each hypothesis: to reject where p ≤ level rejects any true one with probability `alpha` at most.
+
+    The i-th smallest of m p-values gets alpha / (m - i + 1), up to the first that is not rejected; all after it get the
+    level of that one. (Holm, Scand. J. Stat. 6, 1979.)
+    """
+    # What is not a number comes last, where it holds up nothing else.
+    ordered = sorted(range(len(p_values)), key=lambda at: math.inf if math.isnan(p_values[at]) else p_values[at])
+    levels, level, rejecting = [0.0] * len(p_values), alpha, True
+    for done, at in enumerate(ordered):
+        if rejecting:
+            level = alpha / (len(p_values) - done)
+            rejecting = p_values[at] <= level
+        levels[at] = level
+    return levels
+
+
+def floor_bounds(
+    hits: Sequence[int], totals: Sequence[int], floors: Sequence[float], confidence: float
+) -> list[Bounds]:
+    """Exact one-sided bounds of several shares, one per class, to be held against their floors together.
+
+    Each bound by itself holds at `confidence` or more. Together they hold against the floors: with that confidence, no
+    share is below its floor whose lower bound is not (none is above whose upper bound is not). The levels are those of
+    Holm's step-down, which shows more than equal parts would. A class of which nothing was seen is between 0 and 1.
+    """
+    alpha = 1.0 - confidence
+    lows = _floor_lows(hits, totals, floors, alpha)
+    misses = [total - hit for hit, total in zip(hits, totals, strict=True)]
+    highs = [1.0 - low for low in _floor_lows(misses, totals, [1.0 - floor for floor in floors], alpha)]
+    return list(zip(lows, highs, strict=True))
+
+
+def _floor_lows(hits: Sequence[int], totals: Sequence[int], floors: Sequence[float], alpha: float) -> list[float]:
+    seen = list(zip(hits, totals, floors, strict=True))
+    # That a share is not below 0 needs no proof.
+    p_values = [_at_least(hit, total, floor) if floor > 0.0 else 0.0 for hit, total, floor in seen]
+    levels = holm_levels(p_values, alpha)
+    return [_exact_low(hit, total, level) for (hit, total, _), level in zip(seen, levels, strict=True)]
 
 
 def mcnemar_p_value(lost: int, gained: int) -> float:
@@ -148,6 +267,8 @@ def _bisect(holds: Callable[[float], bool], inside: float, outside: float) -> fl
     """The point between where `holds` turns false, on the outer side; `inside` is taken to hold."""
     for _ in range(100):
         middle = (inside + outside) / 2
+        if middle in (inside, outside):
+            break
         inside, outside = (middle, outside) if holds(middle) else (inside, middle)
     return outside
 

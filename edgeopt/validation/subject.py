@@ -1,7 +1,8 @@
 """One opened session in a process of its own: what latency and memory are measured on.
 
-Used as `Worker("edgeopt.validation.subject:Subject", artifact, inputs)`. The only clock of edgeopt is here, and it
-stops before a result is looked at; a backend never times itself.
+Used as `Worker("edgeopt.validation.subject:Subject", artifact, inputs)`. The only clock of edgeopt is here: it starts
+with the inputs in arrays of the host, and stops with the outputs there and before they are looked at; a backend never
+times itself.
 """
 
 from __future__ import annotations
@@ -11,20 +12,27 @@ import gc
 import math
 import os
 import statistics
+import sys
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
 from edgeopt import backends
 from edgeopt.backends import Arrays
 from edgeopt.model import Artifact
+from edgeopt.validation import conditions
 
-#: warm-up ends when one window of runs is no more than this much faster than the one before, or when its time is spent
+#: warm-up takes so many runs, or so many seconds of slow ones …
 WARM_ITERATIONS = 50
-WINDOW = 20
-WARM_GAIN = 0.02
 WARM_SECONDS = 1.0
+#: … and goes on until one window of runs is no more than this much faster than the one before, or its time is spent
+WARM_GAIN = 0.02
+MOST_WARM_SECONDS = 30.0
+#: runs of a window: fewer where runs are so slow that few are made, and vary little
+WINDOW, LEAST_WINDOW = 20, 3
 
 #: the share of a block's time that other threads may work, or this one sleep, where it counts as doing all the work
 ELSEWHERE = 0.05
@@ -46,6 +54,8 @@ class Block(NamedTuple):
     other threads worked is then given back: it may be what was waited for. Where they, or a device, did more than a
     twentieth, the waiting is told but may not be taken off: the work may have gone on meanwhile.
 
+    `moves`: how often the thread was moved to another core.
+
     On a shared machine that waiting is most of the noise, and it says nothing of what is timed: beside jobs that held
     the core for 72 % of the time, ratios of equal networks scattered by 11 % with it and by 1.8 % without.
     """
@@ -53,24 +63,48 @@ class Block(NamedTuple):
     times_ns: list[int]
     waited_ns: list[int]
     correctable: bool
+    moves: int = 0
+
+
+class WarmUp(NamedTuple):
+    """Nanoseconds of each run of a warm-up, and whether it ended because the speed had settled."""
+
+    times_ns: list[int]
+    settled: bool
+
+
+class Stream(NamedTuple):
+    """How often one thread called the session beside others, and the nanoseconds that this took."""
+
+    runs: int
+    time_ns: int
 
 
 class Subject:
-    """A session and the batches that it is timed on, used in turn, the same for every side of a comparison."""
+    """A session and the batches that it is timed on, used in turn, the same for every side of a comparison.
 
-    def __init__(self, artifact: Artifact, inputs: Sequence[Arrays]) -> None:
+    It is opened at once, or by `open` where `later`: so processes can start side by side, which is slow, and each
+    session open while nothing else runs.
+    """
+
+    def __init__(self, artifact: Artifact, inputs: Sequence[Arrays], later: bool = False) -> None:
         # The collector stays off for good: it would run inside some timed iterations, and it slows the import of
         # torch by a fifth.
         gc.disable()
+        self._artifact, self._backend = artifact, artifact.backend
         self._inputs = tuple(inputs)
         self._schedule = _open_schedule()
+        if not later:
+            self.open()
+
+    def open(self) -> None:
+        """Open the session, the backend's library and all, and run it once."""
         _forget_peak()
         self._empty_bytes = _resident_bytes("VmRSS")
         clock = time.perf_counter_ns
-        self._backend = artifact.backend
         start = clock()
         with backends.backend_errors(self._backend, "open its artifact"):
-            self._session = backends.get(self._backend).open(artifact)
+            self._session = backends.get(self._backend).open(self._artifact)
         opened = clock()
         with backends.backend_errors(self._backend, "run"):
             self._session.run(self._inputs[0])
@@ -82,19 +116,31 @@ class Subject:
             with contextlib.suppress(ProcessLookupError):  # the task ended meanwhile
                 os.sched_setaffinity(int(task.name), cores)
 
-    def warm_up(self) -> list[int]:
-        """Run until the speed has settled or the time is spent; returns the nanoseconds of each run."""
-        deadline_ns = time.perf_counter_ns() + int(WARM_SECONDS * 1e9)
-        times, _ = self._time(WARM_ITERATIONS, deadline_ns)
+    def warm_up(self) -> WarmUp:
+        """Run until the speed has settled or the time is spent."""
+        start_ns = time.perf_counter_ns()
+        deadline_ns = start_ns + int(MOST_WARM_SECONDS * 1e9)
+        times, _ = self._time(WARM_ITERATIONS, start_ns + int(WARM_SECONDS * 1e9))
         while not _settled(times) and time.perf_counter_ns() < deadline_ns:
-            times += self._time(WINDOW, deadline_ns)[0]
-        return times
+            times += self._time(_window(times), deadline_ns)[0]
+        return WarmUp(times, _settled(times))
 
     def time_block(self, discard: int, iterations: int) -> Block:
         """Time `iterations` runs after `discard` untimed ones; each block goes through the same inputs in order."""
+        start = conditions.place()
         self._time(discard)
+        block = self._time_block(iterations, math.inf, discard)
+        return block._replace(moves=start.moves_until(conditions.place()))
+
+    def time_for(self, seconds: float) -> Block:
+        """Time runs for so long, one at least."""
+        start = conditions.place()
+        block = self._time_block(sys.maxsize, time.perf_counter_ns() + seconds * 1e9, 0)
+        return block._replace(moves=start.moves_until(conditions.place()))
+
+    def _time_block(self, iterations: int, deadline_ns: float, first: int) -> Block:
         process_ns, thread_ns = time.process_time_ns(), time.thread_time_ns()
-        times, waited = self._time(iterations, first=discard)
+        times, waited = self._time(iterations, deadline_ns, first)
         process_ns, thread_ns = time.process_time_ns() - process_ns, time.thread_time_ns() - thread_ns
         others_ns = max(0, process_ns - thread_ns)
         slept_ns = sum(times) - sum(waited) - thread_ns
@@ -102,6 +148,37 @@ class Subject:
             return Block(times, waited, correctable=False)
         kept = max(0.0, 1.0 - others_ns / max(1, sum(waited)))
         return Block(times, [int(one * kept) for one in waited], correctable=True)
+
+    def stream(self, streams: int, seconds: float) -> list[Stream]:
+        """Call the session from so many threads at once, each in a closed loop, for about `seconds`.
+
+        Each thread runs once untimed, then all begin together; a run that was begun in time is finished and counts.
+        """
+        together = threading.Barrier(streams)
+        with ThreadPoolExecutor(streams) as pool:
+            calls = [pool.submit(self._call, first, seconds, together) for first in range(streams)]
+            wait(calls)
+        # A stream that fails keeps the others from beginning: what is told is its error, not theirs.
+        errors = [error for call in calls if (error := call.exception()) is not None]
+        with backends.backend_errors(self._backend, "run"):
+            for error in sorted(errors, key=lambda one: isinstance(one, threading.BrokenBarrierError)):
+                raise error
+        return [call.result() for call in calls]
+
+    def _call(self, first: int, seconds: float, together: threading.Barrier) -> Stream:
+        run, inputs, clock, runs = self._session.run, self._inputs, time.perf_counter_ns, 0
+        try:
+            run(inputs[first % len(inputs)])
+        except BaseException:
+            together.abort()
+            raise
+        together.wait()
+        start = now = clock()
+        deadline = start + int(seconds * 1e9)
+        while now < deadline:
+            run(inputs[(first + runs) % len(inputs)])
+            now, runs = clock(), runs + 1
+        return Stream(runs, now - start)
 
     def figures(self) -> Figures:
         """What this process has cost so far."""
@@ -136,10 +213,15 @@ def thread_environment(threads: int) -> dict[str, str]:
     return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
 
 
+def _window(times: list[int]) -> int:
+    return max(LEAST_WINDOW, min(WINDOW, len(times) // 2))
+
+
 def _settled(times: list[int]) -> bool:
-    if len(times) < 2 * WINDOW:
+    window = _window(times)
+    if len(times) < 2 * window:
         return False
-    earlier, later = statistics.median(times[-2 * WINDOW : -WINDOW]), statistics.median(times[-WINDOW:])
+    earlier, later = statistics.median(times[-2 * window : -window]), statistics.median(times[-window:])
     # One-sided: warming up makes runs faster, and on a noisy machine two windows are seldom equal.
     return later > earlier * (1.0 - WARM_GAIN)
 

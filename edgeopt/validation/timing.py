@@ -1,30 +1,29 @@
 """Timing the sides of one comparison beside each other, in fresh workers that take turns.
 
 Each side lives in a worker of its own, and a set is one fresh worker per side. In a block every side has its turn, in
-random order, while the others wait, so that drift and bursts of a shared machine meet all sides alike.
+random order, while the others wait, so that drift and bursts of a shared machine meet all sides alike. What the machine
+did meanwhile is recorded with every block.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeopt import environment, files
 from edgeopt.backends import Arrays
 from edgeopt.errors import BuildError, EdgeoptError
 from edgeopt.model import Artifact
+from edgeopt.validation import conditions
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
-from edgeopt.validation.subject import WINDOW, Block, thread_environment
+from edgeopt.validation.subject import WINDOW, Block, WarmUp, thread_environment
 from edgeopt.workers import Limits, Progress, Worker, ignore_progress
-
-OWN_GROUPS = Path("/proc/self/cgroup")
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 class SideError(BuildError):
@@ -60,7 +59,7 @@ def measure_sets(
         SideError: a side crashed, hung or could not be opened.
     """
     samples = so_far
-    with _alone(lock, progress):
+    with alone(lock, progress):
         while samples is None or (samples.sets < sets and not samples.overdue):
             number = samples.sets if samples else 0
             progress(f"set {number + 1} of {sets}", number / sets)
@@ -70,7 +69,8 @@ def measure_sets(
 
 
 @contextlib.contextmanager
-def _alone(lock: Path, progress: Progress) -> Iterator[None]:
+def alone(lock: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock of the machine's clock; tell if that takes waiting."""
     with contextlib.ExitStack() as stack:
         if not stack.enter_context(files.lock(lock, wait=False)):
             progress("waiting: something else on this machine is being timed", None)
@@ -81,31 +81,18 @@ def _alone(lock: Path, progress: Progress) -> Iterator[None]:
 def _measure_set(
     sides: Mapping[str, Artifact], inputs: Sequence[Arrays], protocol: Protocol, number: int
 ) -> LatencySamples:
-    """One fresh worker per side: started side by side, warmed up one by one, then timed in turns."""
-    began, cores = time.monotonic(), _cores(protocol.threads)
-    blocks: dict[tuple[int, int], Block] = {}
-    names, round_ns = tuple(sides), 0.0
+    """One fresh worker per side: started side by side, opened and warmed up one by one, then timed in turns."""
+    began, cores, names = time.monotonic(), timed_cores(protocol.threads), tuple(sides)
     with contextlib.ExitStack() as stack:
-        workers = [_start(stack, name, sides[name], inputs, protocol) for name in names]
-        for name, worker in zip(names, workers, strict=True):
-            with _named(name):
-                worker.wait_ready()
-        for name, worker in zip(names, workers, strict=True):
-            with _named(name):
-                if cores:
-                    worker.call("pin", cores)
-                round_ns += statistics.median(worker.call("warm_up")[-WINDOW:])
+        workers = {name: start(stack, name, artifact, inputs, protocol) for name, artifact in sides.items()}
+        warm = {name: warm_up(name, workers[name], cores) for name in _opened(workers)}
+        round_ns = sum(statistics.median(one.times_ns[-WINDOW:]) for one in warm.values())
         protocol = protocol if number else protocol.fit(round_ns / 1e9)
         random = np.random.default_rng([protocol.seed, number])
-        order = np.array([random.permutation(len(sides)) for _ in range(protocol.blocks)])
-        throttled = _times_throttled()
-        for block, turns in enumerate(order):
-            for side in turns:
-                with _named(names[side]):
-                    blocks[side, block] = workers[side].call("time_block", protocol.discard, protocol.iterations)
-        throttled = _times_throttled() - throttled
-        figures = [worker.call("figures") for worker in workers]
-    grid = [[blocks[side, block] for block in range(protocol.blocks)] for side in range(len(names))]
+        order = np.array([random.permutation(len(names)) for _ in range(protocol.blocks)])
+        grid, slowed = _time_blocks(workers, order, protocol, cores)
+        figures = [worker.call("figures") for worker in workers.values()]  # before streams add to the peak of memory
+        streams, streams_slowed = _time_streams(workers, random.permutation(len(names)), protocol, cores)
     return LatencySamples(
         sides=names,
         digests=tuple(artifact.digest() for artifact in sides.values()),
@@ -113,8 +100,12 @@ def _measure_set(
         waited_ns=np.array([[block.waited_ns for block in row] for row in grid], dtype=np.int64)[:, None],
         correctable=np.array([[block.correctable for block in row] for row in grid])[:, None],
         order=order[None],
+        slowed=slowed[None],
+        moves=np.array([[block.moves for block in row] for row in grid], dtype=np.int64)[:, None],
+        settled=np.array([one.settled for one in warm.values()])[:, None],
+        streams=streams[:, None],
+        streams_slowed=streams_slowed[:, None],
         figures=np.array(figures, dtype=np.int64)[:, None],
-        throttled=np.array([throttled > 0]),
         protocol=protocol,
         cores=cores,
         batch=len(next(iter(inputs[0].values()))),
@@ -123,68 +114,99 @@ def _measure_set(
     )
 
 
-def _start(
+def _opened(workers: Mapping[str, Worker]) -> list[str]:
+    """Open the sessions, each while nothing else runs; returns the names."""
+    for name, worker in workers.items():
+        with named(name):
+            worker.wait_ready()
+    for name, worker in workers.items():
+        with named(name):
+            worker.call("open")
+    return list(workers)
+
+
+def _time_blocks(
+    workers: Mapping[str, Worker], order: NDArray[np.int64], protocol: Protocol, cores: tuple[int, ...]
+) -> tuple[list[list[Block]], NDArray[np.int64]]:
+    """The blocks of each side, and how often the machine slowed the processes down in each of them."""
+    names, grid, slowed = list(workers), [list[Block]() for _ in workers], []
+    for turns in order:
+        before = conditions.slowdowns(cores)
+        for side in turns:
+            with named(names[side]):
+                grid[side].append(workers[names[side]].call("time_block", protocol.discard, protocol.iterations))
+        slowed.append(before.until(conditions.slowdowns(cores)))
+    return grid, np.array(slowed, dtype=np.int64)
+
+
+def _time_streams(
+    workers: Mapping[str, Worker], order: NDArray[np.int64], protocol: Protocol, cores: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(sides, streams, 2) and (sides, 2), see `LatencySamples`: each side's turn with several streams, on all cores."""
+    names, count = list(workers), protocol.concurrency if protocol.concurrency > 1 else 0
+    streams = np.zeros((len(names), count, 2), dtype=np.int64)
+    slowed = np.zeros((len(names), 2), dtype=np.int64)
+    for side in order if count else ():
+        worker = workers[names[side]]
+        with named(names[side]):
+            if cores:
+                worker.call("pin", conditions.usable_cores())
+            before = conditions.slowdowns(())
+            streams[side] = worker.call("stream", count, protocol.stream_seconds)
+            slowed[side] = before.until(conditions.slowdowns(()))
+    return streams, slowed
+
+
+def start(
     stack: contextlib.ExitStack, name: str, artifact: Artifact, inputs: Sequence[Arrays], protocol: Protocol
 ) -> Worker:
+    """A worker of one side that is to be told to `open`; it ends with `stack`.
+
+    Raises:
+        SideError: it could not be started.
+    """
     worker = Worker(
         "edgeopt.validation.subject:Subject",
         artifact,
         inputs,
+        True,
         limits=Limits(seconds=protocol.call_seconds),
         environ=thread_environment(protocol.threads),
     )
-    with _named(name):
+    with named(name):
         worker.start()
     stack.callback(worker.close)
     return worker
 
 
+def warm_up(name: str, worker: Worker, cores: tuple[int, ...]) -> WarmUp:
+    """Pin an opened side to `cores`, if any, and warm it up.
+
+    Raises:
+        SideError: it failed.
+    """
+    with named(name):
+        if cores:
+            worker.call("pin", cores)
+        warm: WarmUp = worker.call("warm_up")
+    return warm
+
+
 @contextlib.contextmanager
-def _named(side: str) -> Iterator[None]:
+def named(side: str) -> Iterator[None]:
+    """Errors inside become a `SideError` of that side."""
     try:
         yield
     except EdgeoptError as error:
         raise SideError(f"`{side}` could not be timed: {error.message}", error.hint, error.log, side) from error
 
 
-def _cores(threads: int) -> tuple[int, ...]:
+def timed_cores(threads: int) -> tuple[int, ...]:
     """The core that single-threaded sides take turns on: of the strongest the last, as the first serves interrupts.
 
     More threads are left to the scheduler, which knows which cores share their units.
     """
-    if threads > 1 or not hasattr(os, "sched_getaffinity"):
+    usable = conditions.usable_cores()
+    if threads > 1 or not usable:
         return ()
-    return (max(os.sched_getaffinity(0), key=lambda core: (_strength(core), core)),)
-
-
-def _strength(core: int) -> int:
-    """What the kernel knows of a core's speed, to tell the large ones from the small; 0 where it knows nothing."""
-    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
-        path = Path(f"/sys/devices/system/cpu/cpu{core}/{name}")
-        if path.is_file():
-            return int(path.read_text(encoding="ascii"))
-    return 0
-
-
-def _times_throttled() -> int:
-    """How often the kernel held this process's control groups back for their CPU quota; 0 where none is known."""
-    if not OWN_GROUPS.is_file():
-        return 0
-    folders = {folder for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines() for folder in _folders(line)}
-    throttled = 0
-    for path in (folder / "cpu.stat" for folder in folders):
-        if path.is_file():
-            words = path.read_text(encoding="ascii").split()
-            throttled += int(dict(zip(words[::2], words[1::2], strict=True)).get("nr_throttled", 0))
-    return throttled
-
-
-def _folders(line: str) -> list[Path]:
-    """The folders of one line `number:controllers:path`, if it limits the CPU: the group and all that it lies in,
-    since a quota holds for everything below it. Version 2 of control groups names no controllers."""
-    _, controllers, path = line.split(":", 2)
-    if controllers and "cpu" not in controllers.split(","):
-        return []
-    top = CONTROL_GROUPS / "cpu" if controllers else CONTROL_GROUPS
-    group = top / path.lstrip("/")
-    return [folder for folder in (group, *group.parents) if folder.is_relative_to(top)]
+    return (max(usable, key=lambda core: (conditions.strength(core), core)),)

@@ -12,10 +12,14 @@ from onnx import helper
 
 from edgeopt import environment, onnx_graph
 from edgeopt.backends import zeros
-from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
+from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu, open_runtime
 from edgeopt.context import Context
 from edgeopt.errors import BackendError, MissingError
 from edgeopt.model import ActivationRange, Artifact, Model
+from edgeopt.quantization.arithmetic import Range
+from edgeopt.quantization.fold import fold
+from edgeopt.quantization.insert import insert_pairs, make_quantizers
+from edgeopt.quantization.placement import make_placement
 
 
 def build(model: Model, folder: Path) -> Artifact:
@@ -135,3 +139,17 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(MissingError) as caught:
         OnnxruntimeCpu().available()
     assert "edgeopt[cpu]" in caught.value.hint
+
+
+def test_a_layer_that_is_kept_in_float_runs_in_float(onnx_model: Model, tmp_path: Path) -> None:
+    """ONNX Runtime would quantize a float weight that stands between two pairs, coarsely, unless it is told not to."""
+    graph, profile = fold(onnx_graph.load_graph(onnx_model.path)), OnnxruntimeCpu().profile()
+    chosen = [node.name for node in graph.graph.node if node.op_type == "Conv"][1]
+    placement = make_placement(graph, profile, [chosen])
+    ranges = {pair.tensor: Range(0.0, 4.0) for pair in placement.pairs}  # so that every Relu folds
+    quantized = insert_pairs(graph, placement, make_quantizers(placement, ranges, profile), profile)
+    opened = tmp_path / "opened.onnx"
+    open_runtime(quantized.SerializeToString(), 1, optimized_model_filepath=str(opened))
+    operators = [node.op_type for node in onnx.load(opened).graph.node]
+    convolutions = sum(node.op_type == "Conv" for node in graph.graph.node)
+    assert operators.count("QLinearConv") == convolutions - 1

@@ -1,43 +1,60 @@
-"""`gate`: a report of an older edgeopt is judged by what it concludes, not by how it says so."""
+"""`gate`: what a report concludes is held against its raw samples; how it says so is free."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from edgeopt.report import Report
-from edgeopt.report.json import Json
+import pytest
+
 from tests.cli.test_cli import Run, run
-from tests.report.conftest import FP32, INT8, make_report, make_target
+from tests.report.proven import leave, make_evidence, prove
 
 __all__ = ["run"]
 
 
-def write(report: Report, folder: Path) -> str:
-    (folder / "report.json").write_text(Json().render(report), encoding="utf8")
-    return str(folder / "report.json")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    evidence = make_evidence()
+    leave(prove(evidence), evidence, tmp_path)
+    return tmp_path
 
 
-def test_other_words_for_the_same_verdicts_are_no_change(run: Run, tmp_path: Path) -> None:
-    text = Json().render(make_report(make_target(FP32, INT8, bundle="x86/digits.edgeopt")))
-    for now, before in (("at most 0.7 pp", "no more than 0.7 pp"), ("slower than", "not as fast as")):
+def test_other_words_for_the_same_verdicts_are_no_change(run: Run, folder: Path) -> None:
+    text = (folder / "report.json").read_text()
+    for now, before in (("at most", "no more than"), ("slower than", "not as fast as")):
         assert now in text
         text = text.replace(now, before)
-    (tmp_path / "report.json").write_text(text, encoding="utf8")
-    ran = run("gate", str(tmp_path))
+    (folder / "report.json").write_text(text, encoding="utf8")
+    ran = run("gate", str(folder))
     assert (ran.code, ran.err) == (0, "")
     assert "slower than" in ran.out, "what is shown is said in the words of today"
 
 
-def test_another_winner_margin_or_budget_does_not_follow(run: Run, tmp_path: Path) -> None:
-    sound = make_report(make_target(FP32, INT8))
-    target, candidate = sound.targets[0], sound.targets[0].candidates[0]
-    verdict = candidate.verdicts[0]
-    changes = [{"winner": FP32.id}]
-    for wrong in ((), (verdict.model_copy(update={"margin": 99.0}), *candidate.verdicts[1:])):
-        changed = candidate.model_copy(update={"verdicts": wrong})
-        changes.append({"candidates": (changed, *target.candidates[1:])})
-    for change in changes:
-        report = sound.model_copy(update={"targets": (target.model_copy(update=change),)})
-        ran = run("gate", write(report, tmp_path))
-        assert ran.code == 4, change
-        assert "do not follow from its measurements" in ran.err
+def test_a_figure_changed_by_hand_exits_with_4(run: Run, folder: Path) -> None:
+    path = folder / "report.json"
+    path.write_text(path.read_text().replace('"size_bytes": 100000', '"size_bytes": 90000'), encoding="utf8")
+    ran = run("gate", str(path))
+    assert ran.code == 4
+    assert "`size.bytes` of onnxruntime_cpu/int8 in target `x86` does not follow from the raw samples" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("budgets: {size: {max_mb: 0.05}}", 1, "over 0.05 MB"),
+        ("budgets: {latency: {max_ratio: 0.16}}", 0, ""),
+        ("budgets: {energy: {max_mj: 1}}", 3, "energy was not measured"),
+        ("budgets: {latency: {max_ratio: .nan}}", 2, "budgets.yaml:1:"),
+        ("budgets: {latency: {max_rato: 0.5}}", 2, "max_ratio"),
+        ("budgets: {accuracy: {metric: top2, max_drop_pp: 1}}", 2, "unknown metric `top2`"),
+        ("name: digits", 2, "holds `budgets:` and nothing else"),
+    ],
+)
+def test_other_budgets_are_judged_and_their_faults_are_named(
+    text: str, code: int, said: str, run: Run, folder: Path
+) -> None:
+    budgets = folder / "budgets.yaml"
+    budgets.write_text(text)
+    ran = run("gate", str(folder), "--budgets", str(budgets))
+    assert ran.code == code, ran.err + ran.out
+    assert said in " ".join((ran.err + ran.out).split())

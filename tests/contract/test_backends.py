@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,14 @@ def test_survives_two_sessions(backend: Backend, artifact: Artifact) -> None:
         with backend.open(artifact) as other:
             np.testing.assert_array_equal(one.run(images(0))["output"], other.run(images(0))["output"])
         np.testing.assert_array_equal(one.run(images(0))["output"], one.run(images(0))["output"])
+
+
+def test_a_session_may_be_called_from_several_threads_at_once(session: Session) -> None:
+    expected = [session.run(images(seed))["output"] for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: session.run(images(number % 4))["output"], range(80)))
+    for number, output in enumerate(found):
+        np.testing.assert_allclose(output, expected[number % 4], rtol=1e-5, atol=1e-6)
 
 
 def test_closes_twice_without_complaint(session: Session) -> None:

@@ -7,7 +7,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.end_to_end.conftest import Job, Ran, write_network
 
@@ -99,7 +101,59 @@ def test_an_original_that_yields_nan_exits_with_5(job: Job) -> None:
 
 def test_an_unexpected_accuracy_of_the_original_is_refused(job: Job) -> None:
     job.edit("onnx: model.onnx", "onnx: model.onnx\n  expect: {top1: 62.5}")
-    refused(job.compile(), 2, "100.00 %", "62.5 %")
+    refused(job.compile(), 2, "100.00 %", "62.5 %", "correct `expect`")
+
+
+def write_brightness(job: Job) -> None:
+    """A network that tells four brightnesses apart, images of them, and a recipe that expects it to."""
+    known = np.linspace(-1.5, 1.5, 4, dtype=np.float32)  # the nearest one: that of the largest 2 k x - k²
+    tensors = {"w": 2 * known[:, None], "b": -known * known}
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w", "b"], ["scores"], transB=1),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 8, 8])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 4])
+    constants = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    graph = helper.make_graph(nodes, "brightness", [image], [scores], constants)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), job.folder / "model.onnx")
+    random = np.random.default_rng(0)
+    labels = np.arange(300) % 4
+    images = (32 + 64 * labels)[:, None, None, None] + random.integers(-30, 31, (300, 1, 8, 8))
+    np.savez(job.folder / "validation.npz", image=images.astype(np.uint8), labels=labels)
+    job.edit("onnx: model.onnx", "onnx: model.onnx\n  expect: {top1: 100}")
+    job.edit("  calibration: {path: calibration.npz}\n", "")
+    job.edit("      int8: [quantize_int8: {}]\n", "")
+
+
+def test_the_hint_names_what_is_missing_in_the_preprocessing(job: Job) -> None:
+    write_brightness(job)
+    job.edit("scale: 0.00392157, ", "")
+    ran = job.compile()
+    refused(ran, 2, "the original reaches 25.00 % on 300 images, the recipe expects 100 %")
+    assert "hint: with `scale: 0.00392157` it reaches 100.0 % on 256 images: set it in `preprocess`" in ran.err
+    nothing_left(job)
+
+
+def test_the_hint_names_labels_that_are_shifted(job: Job) -> None:
+    write_brightness(job)
+    with np.load(job.folder / "validation.npz") as split:
+        shifted = {"image": split["image"], "labels": (split["labels"] + 1) % 4}
+    np.savez(job.folder / "validation.npz", **shifted)
+    ran = job.compile()
+    refused(ran, 2, "the original reaches 0.00 %", "the recipe expects 100 %", "the labels are shifted by one")
+    nothing_left(job)
+
+
+@pytest.mark.slow
+def test_the_digits_recipe_without_its_scale_is_told_so(job: Job) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "digits.yaml"
+    ran = job.run("compile", str(recipe), "--set", "data.preprocess={mean: [0.5], std: [0.25]}", "--out", "out")
+    hint = "hint: with `scale: 0.00392157` it reaches 99.6 % on 256 images: set it in `preprocess`"
+    refused(ran, 2, "the original reaches 14.58 % on 720 images, the recipe expects 99.72 %", hint)
+    nothing_left(job)
 
 
 def write_weights(job: Job) -> Path:

@@ -113,6 +113,22 @@ def test_a_variant_can_stand_in_place_of_the_shared_passes(write: Write) -> None
             "validation.npz", '"${EDGEOPT_NOT_SET}/x"',
             ["10:22: the environment variable `EDGEOPT_NOT_SET` is not set"],
         ),
+        (
+            "budgets:", "measure: {seconds: 0, minutes: 2000}\nbudgets:",
+            [
+                "21:20: `seconds` should be greater than 0, found `0`",
+                "21:32: `minutes` should be less than or equal to 1440, found `2000`",
+            ],
+        ),
+        (
+            "budgets:", "measure: {concurrency: 0, second: 1}\nbudgets:",
+            [
+                "21:24: `concurrency` should be greater than or equal to 1, found `0`",
+                "21:27: unknown key `second`; did you mean `seconds`?",
+            ],
+        ),
+        ("budgets:", "measure: {seconds: .nan}\nbudgets:", ["21:20: "]),
+        ("name: x86", "name: x86\n    measure: {seconds: 60 s}", ['17:24: `seconds` should be a valid number']),
         ("name: x86", "name: x86\n    device: ssh://orin", ["17:13: measuring on a device is not built yet"]),
         (
             "  - export_onnx: {}\n", "",
@@ -220,6 +236,16 @@ def test_a_targets_own_budgets_are_laid_over_the_shared_ones() -> None:
     assert merged.accuracy.class_floor == {"8": 0.9, "3": 0.8}, "no floor is lost"
     assert merged.size is not None
     assert merged.latency is not None
+
+
+def test_how_a_target_is_measured_is_what_it_sets_itself_over_the_shared_values(write: Write) -> None:
+    text = SOUND.replace("budgets:", "measure: {seconds: 60, minutes: 2, concurrency: 4}\nbudgets:")
+    recipe = load_recipe(write("name: x86", "name: x86\n    measure: {seconds: 90, minutes: null}", text=text))
+    measure = recipe.measure_of(recipe.targets[0])
+    assert (measure.seconds, measure.minutes, measure.concurrency) == (90, None, 4)
+    plain = load_recipe(write())
+    measure = plain.measure_of(plain.targets[0])
+    assert (measure.seconds, measure.minutes, measure.concurrency) == (600, None, 1)
 
 
 def test_the_python_format_names_a_callable_after_its_file(write: Write, faults_of: FaultsOf, folder: Path) -> None:

@@ -87,6 +87,7 @@ def test_every_definition_that_is_referred_to_is_there(schema: dict[str, Any]) -
         ("classes:", "format: npy\n  classes:"),
         ("max_drop_pp: 1.0", "max_drop_pp: -1"),
         ("max_drop_pp: 1.0", "max_drop: 1"),
+        ("budgets:", "measure: {concurrency: 0}\nbudgets:"),
         ("max_drop_pp: 1.0", "class_floor: {cat: 90}"),
     ],
 )
@@ -104,6 +105,7 @@ def test_what_the_loader_refuses_it_refuses_too(old: str, new: str, validator: j
         ("fp32: []", "fp32:"),
         ("classes:", "preprocess: {resize: [40, 40], crop: 32}\n  classes:"),
         ("name: x86", "name: x86\n    passes: [export_onnx: {}]\n    budgets: {latency: {p90_ms: 1}}"),
+        ("name: x86", "name: x86\n    measure: {seconds: 60, minutes: 0.5, concurrency: 2}"),
     ],
 )
 def test_what_the_loader_takes_it_takes_too(old: str, new: str, validator: jsonschema.Draft202012Validator) -> None:

@@ -129,7 +129,7 @@ def make_target(*candidates: CandidateResult, name: str = "x86", **fields: Any) 
         candidates=candidates,
         duels=duels,
         protocol={"sets": 10, "blocks": 20, "iterations": 20},
-        samples=("samples/x86.npz",),
+        samples={"samples/x86.npz": "0" * 64},
         **fields,
     )
     return judge_target(target)

@@ -72,7 +72,7 @@ def candidate(name: str, outcome: Outcome | None) -> CandidateResult:
         "fail": (2.0, 2.0, 2.0),
         "inconclusive": (1.0, 0.5, 2.0),
     }
-    measurements = [Measurement(metric="latency.ratio", unit="1", value=0.5)]
+    measurements = [Measurement(metric="latency.p50_ms", unit="ms", value=0.5)]
     if outcome is not None and outcome in values:
         value, low, high = (1e6 * one for one in values[outcome])
         measurements.append(Measurement(metric="size.bytes", unit="bytes", value=value, low=low, high=high))

@@ -4,7 +4,7 @@ import pytest
 
 from edgeopt.report import Report
 from edgeopt.report.table import (
-    COLUMNS,
+    columns_of,
     make_rows,
     plain,
     show_mb,
@@ -17,7 +17,7 @@ from edgeopt.report.table import (
 
 
 def cells(report: Report, title: str) -> list[tuple[str, str]]:
-    at = [column.title for column in COLUMNS].index(title)
+    at = [column.title for column in columns_of(report.targets[0])].index(title)
     return [(row.cells[at].figure, row.cells[at].interval) for row in make_rows(report.targets[0])]
 
 

@@ -2,6 +2,7 @@
 
 microseconds: how much of a core's time one run takes
 helper_microseconds: how much another thread of the process takes meanwhile; sleep_microseconds: how long it sleeps
+faster_after: the run from which on they take a tenth of that; alone: only one thread may run at a time
 classes: how many scores there are
 answers: `oracle` (the class is the first input value), `nan` (not finite where that value is 3), `dead` (zeros)
 bug_at: the run that raises what no backend should; buggy: opening does
@@ -11,6 +12,7 @@ hoard_mb: memory that opening takes and never gives back
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -42,9 +44,14 @@ class ScriptedSession(Session):
             raise BackendError("the script says no", "write another script")
         if settings.get("buggy"):
             raise KeyError("weights")
+        self._alone = threading.Lock() if settings.get("alone") else contextlib.nullcontext()
         self._hoard = np.ones(int(settings.get("hoard_mb", 0) * 1e6), np.uint8)
 
     def run(self, inputs: Arrays) -> Arrays:
+        with self._alone:
+            return self._run(inputs)
+
+    def _run(self, inputs: Arrays) -> Arrays:
         self._runs += 1
         if self._runs == self._settings.get("bug_at"):
             raise ValueError("no such kernel")
@@ -57,8 +64,9 @@ class ScriptedSession(Session):
             thread = threading.Thread(target=burn, args=(helper,))
             thread.start()
             thread.join()
-        time.sleep(self._settings.get("sleep_microseconds", 0) / 1e6)
-        burn(self._settings.get("microseconds", 0))
+        share = 0.1 if self._runs > self._settings.get("faster_after", self._runs) else 1.0
+        time.sleep(share * self._settings.get("sleep_microseconds", 0) / 1e6)
+        burn(share * self._settings.get("microseconds", 0))
         return {"scores": scores}
 
     def _scores(self, images: Any) -> Any:

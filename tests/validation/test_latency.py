@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeopt.validation import Measurement
-from edgeopt.validation.latency import describe_waiting, measure_latency, percentile_bounds, ratio_interval
+from edgeopt.validation.latency import (
+    describe_conditions,
+    describe_waiting,
+    measure_latency,
+    percentile_bounds,
+    ratio_interval,
+)
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
+from tests.validation.fabricated import samples_of
 
 ALPHA = 0.05 / 3
 
@@ -25,21 +33,14 @@ def fabricate(
     shape = (len(milliseconds), sets, protocol.blocks, protocol.iterations)
     logs = noise * random.standard_normal(shape) + process * random.standard_normal((*shape[:2], 1, 1))
     base = np.array(list(milliseconds.values()))[:, None, None, None]
-    return LatencySamples(
-        sides=tuple(milliseconds),
-        digests=tuple(f"digest of {side}" for side in milliseconds),
-        times_ns=(1e6 * base * np.exp(logs)).astype(np.int64),
-        order=np.zeros((sets, protocol.blocks, len(milliseconds)), np.int64),
-        waited_ns=np.zeros(shape, np.int64),
-        correctable=np.ones(shape[:3], np.bool_),
-        figures=np.ones((*shape[:2], 3), np.int64),
-        throttled=np.zeros(sets, np.bool_),
-        protocol=protocol,
-        cores=(1,),
-        batch=1,
-        seconds=1.0,
-        environment="this machine",
-    )
+    return samples_of((1e6 * base * np.exp(logs)).astype(np.int64), tuple(milliseconds), protocol=protocol)
+
+
+def disturb(samples: LatencySamples, blocks: int, sets: int = 1, cause: int = 0) -> LatencySamples:
+    """The same samples with the machine slowed down in the last blocks of the last sets."""
+    slowed = samples.slowed.copy()
+    slowed[-sets:, -blocks:, cause] = 1
+    return replace(samples, slowed=slowed)
 
 
 def by_metric(measurements: list[Measurement]) -> dict[str, Measurement]:
@@ -83,29 +84,66 @@ def test_drift_that_meets_both_sides_does_not_move_the_ratio() -> None:
     assert ratio_interval(drifted, "a", "b", ALPHA).high == pytest.approx(expected.high, rel=1e-3)
 
 
-def test_a_throttled_set_counts_for_no_side() -> None:
-    samples = fabricate({"a": 1.0, "b": 1.0})
-    times, throttled = samples.times_ns.copy(), samples.throttled.copy()
-    times[0, 4] *= 100
-    throttled[4] = True
-    found = by_metric(measure_latency(replace(samples, times_ns=times, throttled=throttled), "a", ALPHA, original="b"))
-    assert found["latency.ratio"].samples == 9
-    assert found["latency.p50_ms"].samples == 9 * 40
+def speeds(found: list[Measurement]) -> list[Measurement]:
+    """All but what was seen before any block was timed."""
+    return [one for one in found if one.metric not in ("latency.open_ms", "latency.first_ms")]
+
+
+def test_blocks_in_which_the_machine_slowed_down_count_for_no_side() -> None:
+    samples = disturb(fabricate({"a": 1.0, "b": 1.0}), blocks=4)
+    samples.times_ns[0, -1, -4:] *= 100
+    found = by_metric(measure_latency(samples, "a", ALPHA, original="b"))
+    assert found["latency.ratio"].samples == 10
+    assert found["latency.ratio"].value == pytest.approx(1.0, rel=0.02)
+    assert found["latency.p50_ms"].samples == 400 - 4 * 4
     assert found["latency.p99_ms"].value == pytest.approx(1.1, abs=0.1)
 
 
-def test_nothing_is_concluded_where_a_quarter_was_throttled() -> None:
-    samples = fabricate({"a": 1.0, "b": 1.0}, sets=12)
-    throttled = np.arange(12) < 3
-    found = measure_latency(replace(samples, throttled=throttled), "a", ALPHA, original="b")
-    assert all(measurement.low is None and measurement.high is None for measurement in found)
-    assert all("held the processes back in 3 of 12 sets" in measurement.note for measurement in found)
+def test_a_set_of_which_most_was_disturbed_counts_for_no_side() -> None:
+    found = by_metric(measure_latency(disturb(fabricate({"a": 1.0, "b": 1.0}), blocks=6), "a", ALPHA, original="b"))
+    assert found["latency.ratio"].samples == 9
+    assert found["latency.p50_ms"].samples == 9 * 40
 
 
-def test_where_all_was_throttled_there_is_no_value() -> None:
-    samples = fabricate({"a": 1.0, "b": 1.0}, sets=2)
-    found = measure_latency(replace(samples, throttled=np.ones(2, np.bool_)), "a", ALPHA, original="b")
-    assert {measurement.value for measurement in found} == {None}
+@pytest.mark.parametrize(("sets", "concluded"), [(4, True), (5, False)])
+def test_nothing_is_concluded_where_more_than_a_fifth_of_the_blocks_was_dropped(sets: int, concluded: bool) -> None:
+    samples = disturb(fabricate({"a": 1.0, "b": 1.0}), blocks=5, sets=sets, cause=1)
+    found = speeds(measure_latency(samples, "a", 0.05, original="b"))
+    bounded = [one for one in found if one.metric != "latency.p99_ms"]
+    assert all((one.low is not None and one.high is not None) == concluded for one in bounded)
+    why = f"{5 * sets} of 100 blocks were dropped for all sides: the CPU was too hot in {5 * sets}"
+    assert all((one.note == why) != concluded for one in bounded)
+    assert why in describe_conditions(samples)
+
+
+def test_where_all_was_disturbed_there_is_no_value_but_that_of_opening() -> None:
+    samples = disturb(fabricate({"a": 1.0, "b": 1.0}, sets=2), blocks=10, sets=2)
+    found = measure_latency(samples, "a", ALPHA, original="b")
+    assert {one.metric for one in found if one.value is not None} == {"latency.open_ms", "latency.first_ms"}
+
+
+def test_each_reason_why_blocks_were_dropped_is_told_with_its_count() -> None:
+    samples = disturb(disturb(fabricate({"a": 1.0, "b": 1.0}), blocks=6), blocks=2, cause=1)
+    samples.moves[1, 3, 2] = 1
+    assert list(describe_conditions(samples)) == [
+        "11 of 100 blocks were dropped for all sides: the CPU quota was spent in 6, the CPU was too hot in 2, "
+        "a thread was moved off its core in 1, too little of their set was left in 4"
+    ]
+    assert list(describe_conditions(fabricate({"a": 1.0}))) == []
+
+
+def test_a_side_whose_warm_up_did_not_end_by_itself_is_told() -> None:
+    samples = fabricate({"a": 1.0, "b": 1.0})
+    samples.settled[1, :3] = False
+    told = "b was still gaining speed when its warm-up ended, in 3 of 10 sets"
+    assert list(describe_conditions(samples)) == [told]
+
+
+@pytest.mark.parametrize(("sets", "seconds", "told"), [(20, 601.0, True), (20, 599.0, False), (40, 601.0, False)])
+def test_where_the_time_was_spent_before_the_last_look_that_is_told(sets: int, seconds: float, told: bool) -> None:
+    samples = replace(fabricate({"a": 1.0}, sets=sets), seconds=seconds)
+    sentence = f"the 600 s of timing were spent after {sets} of 40 sets; `measure.seconds` allows more"
+    assert list(describe_conditions(samples)) == ([sentence] if told else [])
 
 
 def test_one_side_has_percentiles_throughput_and_its_ratios() -> None:
@@ -122,7 +160,7 @@ def test_one_side_has_percentiles_throughput_and_its_ratios() -> None:
     assert {measurement.subject for measurement in found} == {"digest of int8"}
     assert {measurement.raw for measurement in found} == {"samples/x86.npz"}
     assert {measurement.environment for measurement in found} == {"this machine"}
-    for measurement in found[:-2]:
+    for measurement in found:
         assert measurement.confidence == pytest.approx(1 - ALPHA)
         if measurement.high is not None:
             assert measurement.low is not None
@@ -179,11 +217,80 @@ def test_the_original_has_no_ratio_to_itself() -> None:
     assert not [measurement for measurement in found if "ratio" in measurement.metric]
 
 
-def test_a_99th_percentile_without_enough_runs_has_no_upper_bound_and_says_how_many_it_takes() -> None:
-    found = by_metric(measure_latency(fabricate({"a": 1.0}, sets=5), "a", 0.05))["latency.p99_ms"]
+@pytest.mark.parametrize(
+    ("sets", "alpha", "note"),
+    [
+        (5, 0.05, "200 runs in 5 sets were timed; it takes 299, in 8 sets"),
+        (10, ALPHA, "400 runs in 10 sets were timed; it takes 408, in 11 sets"),
+        (3, 0.05, "120 runs in 3 sets were timed; it takes 299, in 8 sets"),
+        (20, 1e-5, "800 runs in 20 sets were timed; it takes 1146, in 29 sets"),
+        (40, 1e-9, "1600 runs in 40 sets were timed; it takes 2062, in 52 sets, and 40 is the most that are timed"),
+    ],
+)
+def test_a_99th_percentile_without_enough_runs_has_no_upper_bound_and_says_how_many_it_takes(
+    sets: int, alpha: float, note: str
+) -> None:
+    samples = fabricate({"a": 1.0}, sets=sets)
+    alternating = np.where(np.arange(4) % 2, 1_000_000, 1_100_000)
+    samples.times_ns[:] = alternating
+    found = by_metric(measure_latency(samples, "a", alpha))["latency.p99_ms"]
     assert found.value is not None
     assert found.high is None
-    assert "200 runs in 5 sets were timed, 299 in 5 are needed" in found.note
+    assert found.note == note
+
+
+@pytest.mark.parametrize(("sets", "bounded"), [(10, False), (20, True), (40, True)])
+def test_a_99th_percentile_is_bounded_at_the_second_look_of_the_default_protocol(sets: int, bounded: bool) -> None:
+    samples = fabricate({"a": 1.0}, sets=sets)
+    samples.times_ns[:] = np.where(np.arange(4) % 2, 1_000_000, 1_100_000)
+    found = by_metric(measure_latency(samples, "a", samples.protocol.alpha(0.95)))["latency.p99_ms"]
+    assert (found.high is not None) == bounded
+
+
+def in_bursts(sets: int, runs: int, seed: int = 0) -> LatencySamples:
+    """Samples of a machine that is slow for so many runs at a time."""
+    random = np.random.default_rng(seed)
+    bursts = np.repeat(random.lognormal(0.0, 0.3, (sets, 40 // runs)), runs, axis=1)
+    return samples_of((1e6 * bursts).astype(np.int64).reshape(1, sets, 10, 4), ("a",), protocol=Protocol())
+
+
+def test_runs_that_resemble_the_one_before_count_for_fewer() -> None:
+    samples = in_bursts(20, runs=8)
+    found = by_metric(measure_latency(samples, "a", ALPHA))
+    assert found["latency.p99_ms"].high is None
+    worth = re.fullmatch(
+        r"800 runs in 20 sets were timed, worth (\d+) independent ones; it takes 408, in (\d+) sets, and 40 .*",
+        found["latency.p99_ms"].note,
+    )
+    assert worth is not None
+    assert 20 < int(worth[1]) < 160
+    assert int(worth[2]) == pytest.approx(20 * 408 / int(worth[1]), abs=1)
+    assert found["latency.p90_ms"].high is not None
+    shuffled = replace(samples, times_ns=np.random.default_rng(1).permutation(samples.times_ns.ravel()).reshape(
+        samples.times_ns.shape))  # fmt: skip
+    alone = by_metric(measure_latency(shuffled, "a", ALPHA))
+    assert alone["latency.p99_ms"].high is not None
+    assert alone["latency.p90_ms"].high is not None
+    assert alone["latency.p90_ms"].high < found["latency.p90_ms"].high
+
+
+def test_opening_and_the_first_run_are_told_with_the_order_statistics_of_fresh_processes() -> None:
+    samples = fabricate({"a": 1.0, "b": 1.0})
+    samples.figures[0, :, 0] = np.arange(10, 110, 10) * 1_000_000
+    samples.figures[0, :, 1] = 7_000_000
+    found = by_metric(measure_latency(samples, "a", 0.05, raw="samples/x86.npz"))
+    opened, first = found["latency.open_ms"], found["latency.first_ms"]
+    assert (opened.low, opened.value, opened.high) == (20.0, 55.0, 90.0)
+    assert (first.low, first.value, first.high) == (7.0, 7.0, 7.0)
+    assert (opened.unit, opened.samples, opened.confidence, opened.raw) == ("ms", 10, 0.95, "samples/x86.npz")
+
+
+def test_too_few_fresh_processes_bound_no_cold_start() -> None:
+    opened = by_metric(measure_latency(fabricate({"a": 1.0}, sets=4), "a", 0.05))["latency.open_ms"]
+    assert opened.value is not None
+    assert opened.low is None
+    assert opened.high is None
+    assert opened.note == "4 fresh processes were opened, 5 are needed"
 
 
 def test_looks_and_candidates_share_the_permitted_error() -> None:
@@ -194,32 +301,41 @@ def test_looks_and_candidates_share_the_permitted_error() -> None:
 @given(st.floats(0.3, 3.0), st.integers(8, 20))
 def test_bounds_scale_with_the_times(scale: float, sets: int) -> None:
     times = np.random.default_rng(3).lognormal(size=(sets, 40))
-    plain, scaled = percentile_bounds(times, 0.9, ALPHA), percentile_bounds(times * scale, 0.9, ALPHA)
+    plain, scaled = (percentile_bounds(list(one), 0.9, ALPHA) for one in (times, times * scale))
     assert scaled == pytest.approx(tuple(bound and bound * scale for bound in plain))
 
 
-def test_where_processes_differ_more_than_runs_the_bound_of_processes_is_given() -> None:
-    apart = np.repeat(np.arange(1.0, 11.0)[:, None], 40, axis=1)
-    assert percentile_bounds(apart, 0.5, ALPHA) == (2.0, 9.0)
+def test_where_processes_differ_as_much_as_runs_the_bound_of_processes_is_given() -> None:
+    apart = np.arange(1.0, 11.0)[:, None] + np.tile([-3.0, 0.0, 0.0, 3.0], 10)
+    assert percentile_bounds(list(apart), 0.5, ALPHA) == (2.0, 9.0)
+
+
+def test_where_runs_of_a_process_are_all_alike_they_bound_no_percentile() -> None:
+    assert percentile_bounds(list(np.repeat(np.arange(1.0, 11.0)[:, None], 40, axis=1)), 0.5, ALPHA) == (None, None)
 
 
 def test_where_runs_differ_and_processes_do_not_the_bound_of_runs_is_given() -> None:
     alike = np.tile(np.arange(40.0), (10, 1))
-    low, high = percentile_bounds(alike, 0.5, ALPHA)
+    low, high = percentile_bounds(list(alike), 0.5, ALPHA)
     assert low is not None
     assert high is not None
     assert low < np.quantile(alike[0], 0.5) < high
 
 
-def cover(noise: float, process: float, quantile: float, truth: float, rounds: int = 400) -> float:
-    """How often the upper bound of a percentile, from 10 sets of 40 runs, lies at or above the truth."""
-    random, covered = np.random.default_rng(5), 0
+def cover(
+    noise: float, process: float, quantile: float, truth: float, correlation: float = 0.0, rounds: int = 400
+) -> float:
+    """How often the upper bound of a percentile, from 10 sets of 40 runs, is not below the truth, or there is none."""
+    random, missed = np.random.default_rng(5), 0
     for _ in range(rounds):
         process_effects = process * random.standard_normal((10, 1))
-        times: NDArray[np.float64] = np.exp(noise * random.standard_normal((10, 40)) + process_effects)
-        high = percentile_bounds(times, quantile, ALPHA)[1]
-        covered += high is not None and high >= truth
-    return covered / rounds
+        runs = random.standard_normal((10, 40))
+        for at in range(1, 40):
+            runs[:, at] = correlation * runs[:, at - 1] + math.sqrt(1 - correlation**2) * runs[:, at]
+        times: NDArray[np.float64] = np.exp(noise * runs + process_effects)
+        high = percentile_bounds(list(times), quantile, ALPHA)[1]
+        missed += high is not None and high < truth
+    return 1 - missed / rounds
 
 
 NORMAL = {0.5: 0.0, 0.9: 1.2815516}
@@ -232,6 +348,15 @@ def test_the_upper_bound_covers_the_percentile_of_the_typical_process(
     noise: float, process: float, quantile: float
 ) -> None:
     assert cover(noise, process, quantile, math.exp(noise * NORMAL[quantile])) >= 0.975
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+@pytest.mark.parametrize("correlation", [0.3, 0.6, 0.9])
+def test_the_upper_bound_covers_the_percentile_of_runs_that_resemble_one_another(
+    correlation: float, quantile: float
+) -> None:
+    assert cover(0.1, 0.0, quantile, math.exp(0.1 * NORMAL[quantile]), correlation) >= 0.975
 
 
 @pytest.mark.slow
@@ -263,9 +388,7 @@ def test_all_looks_together_pass_a_side_at_its_budget_no_more_often_than_they_ma
         samples = fabricate({"a": 1.0, "b": 2.0}, sets=40, seed=seed, noise=0.2, process=0.05)
         alpha = samples.protocol.alpha(0.95)
         for look in samples.protocol.looks:
-            seen = replace(samples, times_ns=samples.times_ns[:, :look], waited_ns=samples.waited_ns[:, :look],
-                           correctable=samples.correctable[:, :look], throttled=samples.throttled[:look])  # fmt: skip
-            ratio = ratio_interval(seen, "a", "b", alpha)
+            ratio = ratio_interval(samples.first_sets(look), "a", "b", alpha)
             assert ratio.low is not None
             assert ratio.high is not None
             if ratio.high <= 0.5 or ratio.low > 0.5:

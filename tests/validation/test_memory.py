@@ -3,28 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeopt.validation.latency_samples import LatencySamples, Protocol
+from edgeopt.validation.latency_samples import LatencySamples
 from edgeopt.validation.memory import measure_memory
+from tests.validation.fabricated import samples_of
 
 
 def opened(peaks_mb: list[float]) -> LatencySamples:
     sets = len(peaks_mb)
     figures = np.array([[[1, 1, int(peak * 1e6)] for peak in peaks_mb], [[1, 1, 0]] * sets])
-    return LatencySamples(
-        sides=("ours", "untold"),
-        digests=("digest of ours", "digest of untold"),
-        times_ns=np.ones((2, sets, 8, 5), np.int64),
-        order=np.zeros((sets, 8, 2), np.int64),
-        waited_ns=np.zeros((2, sets, 8, 5), np.int64),
-        correctable=np.ones((2, sets, 8), np.bool_),
-        figures=figures,
-        throttled=np.ones(sets, np.bool_),
-        protocol=Protocol(),
-        cores=(1,),
-        batch=1,
-        seconds=1.0,
-        environment="machine",
-    )
+    throttled = np.ones((sets, 8, 2), np.int64)
+    times = np.ones((2, sets, 8, 5), np.int64)
+    return samples_of(times, ("ours", "untold"), figures=figures, slowed=throttled, environment="machine")
 
 
 def test_the_peak_is_the_median_over_fresh_processes_between_the_least_and_the_most() -> None:

@@ -87,16 +87,6 @@ def test_too_few_values_bound_no_percentile(quantile: float, alpha: float, neede
     assert ours.percentile_upper_bound(np.arange(needed), quantile, alpha) == needed - 1
 
 
-@pytest.mark.parametrize(
-    ("quantile", "totals"), [(0.9, (64, 81, 97, 113, 127)), (0.99, (662, 838, 1001, 1157, 1307)), (0.999, (6636,))]
-)
-def test_ranks_agree_with_the_published_totals_of_early_stopping(quantile: float, totals: tuple[int, ...]) -> None:
-    # MLPerf LoadGen asks for BinomCDF(t), one order statistic more than a bound needs.
-    for over, total in enumerate(totals, start=1):
-        assert ours.count_below_tail(total, 1 - quantile, 0.01) == over + 1
-        assert ours.count_below_tail(total - 1, 1 - quantile, 0.01) == over
-
-
 @given(st.integers(1, 5000), st.data(), confidences)
 def test_wilson_is_that_of_scipy(trials: int, data: st.DataObject, confidence: float) -> None:
     successes = data.draw(st.integers(0, trials))

@@ -11,7 +11,8 @@ import pytest
 from scripted_backend import script
 
 from edgeopt import files
-from edgeopt.validation import timing
+from edgeopt.validation import conditions, timing
+from edgeopt.validation.conditions import Slowdowns
 from edgeopt.validation.latency import ratio_interval
 from edgeopt.validation.latency_samples import Protocol
 from edgeopt.validation.timing import SideError, measure_sets
@@ -31,8 +32,8 @@ def test_sides_are_timed_in_turns_and_the_slower_one_is_found(tmp_path: Path) ->
     assert samples.sides == ("slow", "fast")
     assert samples.digests == tuple(artifact.digest() for artifact in sides.values())
     assert samples.times_ns.shape == (2, 2, 3, 4)
-    assert samples.times_of("slow").min() >= 900_000
-    assert samples.times_of("fast").min() >= 300_000
+    assert samples.times_ns[0].min() >= 900_000
+    assert samples.times_ns[1].min() >= 300_000
     assert samples.batch == 2
     assert np.array_equal(np.sort(samples.order, axis=2), np.broadcast_to([0, 1], (2, 3, 2)))
     assert told == ["set 1 of 2", "set 2 of 2"]
@@ -129,32 +130,52 @@ def test_two_measurements_on_one_machine_wait_for_each_other(tmp_path: Path) -> 
     assert told[1:] == ["set 1 of 1"]
 
 
-def test_a_set_in_which_the_kernel_held_the_processes_back_is_marked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts = iter([3, 3, 3, 5])
-    monkeypatch.setattr(timing, "_times_throttled", lambda: next(counts))
-    samples = measure_sets({"a": script()}, INPUTS, QUICK, 2, tmp_path / "lock")
-    assert samples.throttled.tolist() == [False, True]
+def test_a_block_in_which_the_machine_slowed_down_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([(3, 0), (3, 0), (3, 0), (5, 0), (5, 1), (5, 4)])
+    monkeypatch.setattr(conditions, "slowdowns", lambda cores: Slowdowns(*next(told)))
+    samples = measure_sets({"a": script()}, INPUTS, QUICK, 1, tmp_path / "lock")
+    assert samples.slowed.tolist() == [[[0, 0], [2, 0], [0, 3]]]
 
 
-def test_throttling_is_counted_in_the_own_group_and_all_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = {"system/ours": 5, "system": 2, "others": 40, "cpu/jobs/one": 7, "cpu": 1, "memory/jobs/one": 90}
-    for folder, count in counts.items():
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / folder / "cpu.stat").write_text(f"nr_periods 99\nnr_throttled {count}\nthrottled_usec 3\n")
-    own = tmp_path / "own"
-    monkeypatch.setattr(timing, "CONTROL_GROUPS", tmp_path)
-    monkeypatch.setattr(timing, "OWN_GROUPS", own)
-    assert timing._times_throttled() == 0
-    own.write_text("0::/system/ours\n")
-    assert timing._times_throttled() == 7
-    own.write_text("4:memory:/jobs/one\n3:cpu,cpuacct:/jobs/one\n0::/nowhere\n")
-    assert timing._times_throttled() == 8
+def test_a_side_that_is_pinned_is_not_moved_and_one_that_settles_is_marked(tmp_path: Path) -> None:
+    samples = measure_sets({"a": script(), "b": script()}, INPUTS, QUICK, 1, tmp_path / "lock")
+    assert not samples.moves.any()
+    assert samples.settled.tolist() == [[True], [True]]
+
+
+def test_without_concurrency_no_stream_runs(tmp_path: Path) -> None:
+    assert measure_sets({"a": script()}, INPUTS, QUICK, 1, tmp_path / "lock").streams.shape == (1, 1, 0, 2)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_each_side_has_a_turn_with_so_many_streams_in_every_set(threads: int, tmp_path: Path) -> None:
+    sides = {"slow": script(sleep_microseconds=30_000), "fast": script(sleep_microseconds=3000)}
+    protocol = replace(QUICK, threads=threads, concurrency=3, stream_seconds=0.2)
+    samples = measure_sets(sides, INPUTS, protocol, 2, tmp_path / "lock")
+    assert samples.streams.shape == (2, 2, 3, 2)
+    assert samples.streams[..., 1].min() >= 200_000_000
+    assert samples.streams[0, ..., 0].max() < samples.streams[1, ..., 0].min()
+    assert samples.streams_slowed.shape == (2, 2, 2)
+
+
+@pytest.mark.skipif(len(conditions.usable_cores()) < 2, reason="there is one core")
+def test_streams_are_not_held_to_the_core_of_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[tuple[int, ...]] = []
+    call = timing.Worker.call
+
+    def watch(worker: timing.Worker, method: str, *arguments: object) -> object:
+        found = call(worker, method, *arguments)
+        if method == "stream":
+            pinned.append(tuple(sorted(os.sched_getaffinity(worker.process_id))))
+        return found
+
+    monkeypatch.setattr(timing.Worker, "call", watch)
+    measure_sets({"a": script()}, INPUTS, replace(QUICK, concurrency=2, stream_seconds=0.05), 1, tmp_path / "lock")
+    assert pinned == [conditions.usable_cores()]
 
 
 def test_the_strongest_core_is_taken_and_of_equals_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
-    monkeypatch.setattr(timing, "_strength", lambda core: 1024 if core in (1, 2) else 512)
-    assert timing._cores(1) == (2,)
-    assert timing._cores(2) == ()
+    monkeypatch.setattr(conditions, "usable_cores", lambda: (0, 1, 2, 3))
+    monkeypatch.setattr(conditions, "strength", lambda core: 1024 if core in (1, 2) else 512)
+    assert timing.timed_cores(1) == (2,)
+    assert timing.timed_cores(2) == ()
