@@ -200,9 +200,7 @@ def test_a_thread_that_is_moved_in_a_block_is_told() -> None:
 def test_a_window_of_time_holds_all_runs_that_fit_and_one_at_least() -> None:
     ours = Subject(script(sleep_microseconds=5000), INPUTS)
     block = ours.time_for(0.1)
-    assert 1 < len(block.times_ns) == len(block.waited_ns) <= 20, (
-        "room for 20 runs of 5 ms, for fewer if busy"
-    )
+    assert 1 < len(block.times_ns) == len(block.waited_ns) <= 20, "room for 20 runs of 5 ms, for fewer if busy"
     assert not block.correctable
     assert len(ours.time_for(0).times_ns) == 1
 
