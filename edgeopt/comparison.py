@@ -24,6 +24,7 @@ from edgeopt.store import Found, Store
 from edgeopt.validation.evidence import LATENCY_FILE, SUSTAINED_FILE, Evidence
 from edgeopt.validation.latency import SideError, measure_sets
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
+from edgeopt.validation.noise import NoiseFloor, describe_floor
 from edgeopt.validation.predictions import Predictions, load_predictions
 from edgeopt.validation.sustained import SustainedSamples, run_sustained
 from edgeopt.workers import Progress
@@ -188,15 +189,16 @@ def predictions_of(side: Side, results: Results) -> Predictions:
     return load_predictions(results.found[side.predict].folder)
 
 
-def compare(target: TargetPlan, results: Results, timing: Timing | None) -> Comparison:
-    """The whole target judged, with the raw samples that it is judged from."""
+def compare(target: TargetPlan, results: Results, timing: Timing | None, floor: NoiseFloor | None = None) -> Comparison:
+    """The whole target judged, with the raw samples that it is judged from, and the noise floor of the machine."""
     evidence = _evidence(target, results, timing.samples if timing else None, timing.sustained if timing else None)
-    shape = _shape(target, results)
+    shape = _shape(target, results).model_copy(update={"noise_floor": floor})
     raw = {raw_file(shape, name): data for name, data in evidence.to_files().items()}
     derived = derive_target(shape, evidence)
     samples = {name: hashlib.sha256(data).hexdigest() for name, data in raw.items()}
-    notes = (*_notes(target, results), *notes_on(evidence))
-    return Comparison(judge_target(derived.model_copy(update={"samples": samples, "notes": notes})), raw)
+    notes = [*_notes(target, results), *notes_on(evidence)]
+    notes += [describe_floor(floor)] if floor is not None else []
+    return Comparison(judge_target(derived.model_copy(update={"samples": samples, "notes": tuple(notes)})), raw)
 
 
 def _evidence(

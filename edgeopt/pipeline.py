@@ -21,6 +21,7 @@ from edgeopt.plan import SPLIT, Plan, Side, Step, TargetPlan
 from edgeopt.report import RecipeSource, Report, StepResult, TargetResult
 from edgeopt.store import Store, recipe_slot
 from edgeopt.validation.mistakes import explain, unexpected
+from edgeopt.validation.noise import find_noise_floor
 from edgeopt.validation.predictions import Predictions
 from edgeopt.workers import Limits
 
@@ -202,7 +203,7 @@ class _Run:
             blocks = f"{samples.sets * samples.protocol.blocks} blocks × {samples.protocol.iterations}"
             summary = f"{blocks}, {samples.sets} sets of workers"
             self._done(step, Outcome(timing.cached, timing.seconds), {"summary": summary})
-        return compare(target, self.results, timing)
+        return compare(target, self.results, timing, find_noise_floor(self.store))
 
     def _count_use(self, targets: Sequence[TargetResult]) -> int:
         """How many sets of networks the validation split has judged, this one included: each makes it prove less."""

@@ -20,6 +20,7 @@ from edgeopt.model import ArtifactFile, Value
 from edgeopt.recipe.budgets import Budgets
 from edgeopt.select import Duel
 from edgeopt.validation import Measurement
+from edgeopt.validation.noise import NoiseFloor
 
 FORMAT: Literal[1] = 1
 REPORT_FILE = "report.json"
@@ -96,6 +97,7 @@ class TargetResult(Value):
 
     `machine` is a line for people, `classes` their names in the order of the labels, `protocol` how latency was taken,
     `samples` the files of raw samples with their SHA-256 and `bundle` the one file to ship, relative to the report.
+    `noise_floor` is what `doctor --aa` found of this machine last.
     """
 
     name: str
@@ -113,6 +115,7 @@ class TargetResult(Value):
     protocol: dict[str, str | int | float] = {}
     samples: dict[str, str] = {}
     bundle: str | None = None
+    noise_floor: NoiseFloor | None = None
     notes: tuple[str, ...] = ()
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from edgeopt import gates
 from edgeopt.plan import BASELINE, ORIGINAL, float_side
 from edgeopt.recipe.budgets import AccuracyBudget
 from edgeopt.report import BuiltArtifact, CandidateResult, SideResult, TargetResult
@@ -15,6 +16,7 @@ from edgeopt.validation.evidence import ACCURACY_FILE, LATENCY_FILE, SUSTAINED_F
 from edgeopt.validation.latency import describe_conditions, measure_latency, ratio_interval
 from edgeopt.validation.latency_samples import CLOCK, LatencySamples
 from edgeopt.validation.memory import measure_memory
+from edgeopt.validation.noise import note_noise
 from edgeopt.validation.size import measure_size
 from edgeopt.validation.sustained import describe_sustained, measure_sustained
 
@@ -59,7 +61,9 @@ def derive_candidate(candidate: CandidateResult, target: TargetResult, evidence:
     if evidence.latency is not None:
         sure = CONFIDENCE if latency is None else latency.confidence
         alpha = evidence.latency.protocol.alpha(sure, count)
-        found += _measure_latency(candidate.id, candidate.backend, alpha, target, evidence)
+        timed = _measure_latency(candidate.id, candidate.backend, alpha, target, evidence)
+        limits = {one.metric: one.limit for one in gates.limits(target.budgets)}
+        found += note_noise(timed, limits, evidence.latency, target.noise_floor)
     if evidence.sustained is not None and candidate.id in evidence.sustained.sides:
         raw, simulated = raw_file(target, SUSTAINED_FILE), evidence.predictions[candidate.id].simulated
         found += measure_sustained(evidence.sustained, candidate.id, 1 - CONFIDENCE, raw=raw, simulated=simulated)
@@ -137,7 +141,7 @@ def _duels(target: TargetResult, samples: LatencySamples | None) -> tuple[Duel, 
     ran = [candidate.id for candidate in target.candidates if candidate.id in samples.sides]
     duels = []
     for first, second in itertools.combinations(ran, 2):
-        ratio = ratio_interval(samples, first, second, samples.protocol.alpha(CONFIDENCE))
+        ratio = ratio_interval(samples, first, second, samples.protocol.alpha(CONFIDENCE, len(target.candidates)))
         if ratio.value is not None:
             duels.append(Duel(first=first, second=second, ratio=ratio.value, low=ratio.low, high=ratio.high))
     return tuple(duels)
