@@ -16,6 +16,7 @@ from edgeopt.comparison import Comparison, buildable, compare, failure_of, predi
 from edgeopt.delivery import check_output, deliver
 from edgeopt.errors import BuildError, DataError, DiskError, EdgeoptError
 from edgeopt.execute import LIMITS, Outcome, Results, run_step
+from edgeopt.gates import limits
 from edgeopt.model import Facts
 from edgeopt.plan import SPLIT, Plan, Side, Step, TargetPlan
 from edgeopt.report import RecipeSource, Report, StepResult, TargetResult
@@ -23,6 +24,7 @@ from edgeopt.store import Store, recipe_slot
 from edgeopt.validation.mistakes import explain, unexpected
 from edgeopt.validation.noise import find_noise_floor
 from edgeopt.validation.predictions import Predictions
+from edgeopt.validation.statistics import wilson_interval
 from edgeopt.workers import Limits
 
 #: from this many sets of networks on, a validation split is said to be worn: about one in 20 passes by luck at 95 %
@@ -99,12 +101,18 @@ class _Run:
     def __post_init__(self) -> None:
         self.results = Results(self.plan)
         self.steps: list[StepResult] = []
+        self.notes: list[str] = []
 
     def run(self) -> Report:
         started = time.monotonic()
         check_output(self.folder)
         with self.store.in_use():
             self.watcher.begin(self.plan)
+            for target in self.plan.targets:
+                if not limits(target.budgets):
+                    self._tell(
+                        f"target `{target.name}` has no budgets: whatever is fastest ships, and nothing is proven"
+                    )
             for step in self.plan.steps:
                 if step.action != "time":
                     self._run_step(step)
@@ -116,7 +124,7 @@ class _Run:
             results = [comparison.result for comparison in comparisons]
             report = self._report(results, self._count_use(results), time.monotonic() - started)
             report = deliver(report, comparisons, self.results, self.folder)
-        for note in report.notes:
+        for note in report.notes[len(self.notes) :]:
             self.watcher.note(note)
         return report
 
@@ -168,6 +176,16 @@ class _Run:
                 what = f"the validation split has {images} samples, target `{target.name}` takes {target.batch} at once"
                 raise DataError(what, "lower its `batch`, or add samples")
 
+            least = max((one.images for one in limits(target.budgets)), default=0)
+            if images < least:
+                what = f"the validation split has {images} samples"
+                self._tell(f"{what}, and an accuracy budget takes {least} or more: it will stay undecided")
+
+    def _tell(self, note: str) -> None:
+        """A note that a reader must have, told at once: what is left of the run may take hours."""
+        self.notes.append(note)
+        self.watcher.note(note)
+
     def _check_original(self, step: Step) -> None:
         """The original must give numbers, and those that the recipe expects of it."""
         target = next((target for target in self.plan.targets if target.original.predict == step.id), None)
@@ -183,6 +201,18 @@ class _Run:
             what = unexpected(said, expected.top1)
             if what:
                 raise DataError(what, self._explain(step, target, said, expected.top1))
+        elif len(said.labels):
+            self._check_chance(said)
+
+    def _check_chance(self, said: Predictions) -> None:
+        """An original that guesses is most often one whose images were not prepared as they were for its training."""
+        classes = len(self.plan.recipe.data.classes or ()) or int(said.labels.max()) + 1
+        right = int((said.classes == said.labels).sum())
+        if wilson_interval(right, said.images, 0.99)[0] <= 1 / classes:
+            what = (
+                f"the original reaches {100 * right / said.images:.1f} % on {said.images} images of {classes} classes"
+            )
+            self._tell(f"{what}, no better than chance: look at `preprocess` and the order of `classes`")
 
     def _explain(self, step: Step, target: TargetPlan, said: Predictions, top1: float) -> str:
         self.watcher.start(step)
@@ -233,7 +263,7 @@ class _Run:
                 overrides=recipe.overrides,
             ),
             seed=recipe.seed, validation_images=self._images(), validation_uses=uses,
-            environment=environment.fingerprint(), seconds=round(seconds, 1), notes=tuple(self.store.notes),
+            environment=environment.fingerprint(), seconds=round(seconds, 1), notes=(*self.notes, *self.store.notes),
             steps=tuple(self.steps), targets=tuple(targets),
         )  # fmt: skip
 

@@ -158,7 +158,8 @@ def _tell_bug(error: Exception) -> None:
 
 def _stop(how: str, code: int) -> NoReturn:
     click.echo(f"error: {how}; finished steps are kept", err=True)
-    click.echo("\nhint: run the same command again to go on from there", err=True)
+    again = "run it again without `--fresh`" if "--fresh" in sys.argv else "run the same command again"
+    click.echo(f"\nhint: {again} to go on from there", err=True)
     sys.exit(code)
 
 

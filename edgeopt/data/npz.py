@@ -55,7 +55,12 @@ class NpzDataset(Dataset):
             raise DataError(f"there is no file `{path}`", did_you_mean(path.name, _neighbours(path)))
         with _named_faults(path), zipfile.ZipFile(path) as archive:
             self._headers = {name: _read_header(archive, name, path) for name in inputs}
-            self._labels = _read_labels(archive, path) if f"{LABELS}.npy" in archive.namelist() else None
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            self._labels = _read_labels(archive, path) if LABELS in names else None
+            unused = [name for name in names if name not in (*inputs, LABELS) and _is_like_labels(archive, name, path)]
+        if unused and self._labels is None:
+            message = f"`{path}` has no `{LABELS}`, and `{unused[0]}`, which nothing uses"
+            raise DataError(message, f"call it `{LABELS}` if it is that, or take it out")
         counts = {name: header.shape[0] for name, header in self._headers.items()}
         if self._labels is not None:
             counts[LABELS] = len(self._labels)
@@ -149,6 +154,14 @@ def _read_labels(archive: zipfile.ZipFile, path: Path) -> NDArray[Any]:
         raise DataError(message, "store one class index, an integer from 0, for each row, or an integer mask")
     with archive.open(f"{LABELS}.npy") as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _is_like_labels(archive: zipfile.ZipFile, name: str, path: Path) -> bool:
+    """Whether an array is one integer for each row: labels under another name, most likely."""
+    if f"{name}.npy" not in archive.namelist():
+        return False
+    header = _read_header(archive, name, path)
+    return len(header.shape) == 1 and header.dtype.kind in "iu"
 
 
 @contextlib.contextmanager

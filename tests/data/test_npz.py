@@ -224,3 +224,10 @@ def test_a_file_with_any_bytes_changed_gives_its_rows_or_a_named_fault(tmp_path:
     # Whatever else is raised, a traceback for the user, fails the test.
     with contextlib.suppress(DataError):
         assert len(list(open_split(path, classes=("a", "b")).read())) <= 2
+
+
+def test_an_array_that_nothing_uses_is_named_where_there_are_no_labels(tmp_path: Path) -> None:
+    rows = np.zeros(6, np.int64)
+    with pytest.raises(DataError, match="has no `labels`, and `y`, which nothing uses"):
+        open_split(write(tmp_path, image=images(), y=rows))
+    assert open_split(write(tmp_path, image=images(), labels=rows, names=rows)).labels() is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -260,3 +261,17 @@ def write_plugin(job: Job, body: str) -> None:
         "  def build(self, model, context, folder):\n"
         f"{body}\n"
     )
+
+
+def test_an_original_that_guesses_is_told_and_so_is_a_recipe_without_budgets(job: Job) -> None:
+    samples = dict(np.load(job.folder / "validation.npz"))
+    samples["labels"] = np.random.default_rng(0).integers(0, 4, len(samples["labels"]))
+    np.savez(job.folder / "validation.npz", **samples)
+    text = job.recipe.read_text()
+    job.recipe.write_text(text[: text.index("budgets:")])
+    ran = job.compile()
+    told = " ".join((ran.out + ran.err).split())
+    assert "no better than chance: look at `preprocess`" in told
+    assert "target `cpu` has no budgets" in told
+    notes = json.loads((job.out / "report.json").read_text())["notes"]
+    assert len(notes) == len(set(notes)) == 2
