@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeopt import environment, files, gates, keys, workers
 from edgeopt.backends import Arrays
@@ -21,7 +21,9 @@ from edgeopt.report import BuiltArtifact, CandidateResult, SideResult, TargetRes
 from edgeopt.report.deriving import derive_candidate, derive_target, notes_on, raw_file
 from edgeopt.report.judging import judge_target
 from edgeopt.store import Found, Store
-from edgeopt.validation.evidence import LATENCY_FILE, SUSTAINED_FILE, Evidence
+from edgeopt.validation.energy import explain_absence, find_counter, run_energy
+from edgeopt.validation.energy_samples import EnergyProtocol, EnergySamples
+from edgeopt.validation.evidence import ENERGY_FILE, LATENCY_FILE, SUSTAINED_FILE, Evidence
 from edgeopt.validation.latency import SideError, measure_sets
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
 from edgeopt.validation.noise import NoiseFloor, describe_floor
@@ -43,6 +45,7 @@ class Timing:
 
     samples: LatencySamples
     sustained: SustainedSamples | None
+    energy: EnergySamples | None
     cached: bool
     seconds: float
 
@@ -85,9 +88,11 @@ def time_target(
         stored = None if found is None else _stored(found, sides, target, results)
         if stored is not None:
             return stored
+        began = time.monotonic()
         samples = _measure(sides, target, results, progress)
         sustained = _sustain(samples, sides, target, results, progress)
-        timing = Timing(samples, sustained, False, samples.seconds + (sustained.seconds if sustained else 0.0))
+        energy = _count_energy(samples, sides, target, results, progress)
+        timing = Timing(samples, sustained, energy, False, time.monotonic() - began)
         failed = [side.id for side in buildable(target, results) if side.predict in results.failed]
         if not failed and _decided(samples, target, results):
             _keep(step, key, parts, timing, store)
@@ -105,7 +110,11 @@ def _stored(found: Found, sides: dict[str, Artifact], target: TargetPlan, result
         return None
     long_runs = found.folder / SUSTAINED_FILE
     sustained = SustainedSamples.from_npz(long_runs.read_bytes()) if long_runs.is_file() else None
-    return Timing(samples, sustained, True, found.entry.seconds)
+    counted = found.folder / ENERGY_FILE
+    energy = EnergySamples.from_npz(counted.read_bytes()) if counted.is_file() else None
+    if energy is None and target.budgets.energy is not None and find_counter() is not None:
+        return None
+    return Timing(samples, sustained, energy, True, found.entry.seconds)
 
 
 def _inputs(target: TargetPlan, results: Results) -> list[Arrays]:
@@ -177,11 +186,31 @@ def _sustain(
     return found
 
 
+def _count_energy(
+    samples: LatencySamples, sides: dict[str, Artifact], target: TargetPlan, results: Results, progress: Progress
+) -> EnergySamples | None:
+    """What the candidates that miss nothing take of energy; None where no budget asks, or no counter answers."""
+    counter = None if target.budgets.energy is None else find_counter()
+    if counter is None:
+        return None
+    chosen = {name: sides[name] for name in _unbeaten(samples, target, results)}
+    protocol = EnergyProtocol(threads=target.threads, seed=results.plan.recipe.seed)
+    while chosen:
+        try:
+            inputs, lock = _inputs(target, results), environment.timing_lock()
+            return run_energy(chosen, inputs, counter, protocol, lock, progress=progress)
+        except SideError as error:
+            chosen = _without(error, chosen, target, results)
+    return None
+
+
 def _keep(step: Step, key: str, parts: dict[str, str], timing: Timing, store: Store) -> None:
     with store.workspace() as folder:
         files.write_bytes(folder / LATENCY_FILE, timing.samples.to_npz())
         if timing.sustained is not None:
             files.write_bytes(folder / SUSTAINED_FILE, timing.sustained.to_npz())
+        if timing.energy is not None:
+            files.write_bytes(folder / ENERGY_FILE, timing.energy.to_npz())
         store.put(key, step.id, parts, {"facts": {}}, timing.seconds, folder)
 
 
@@ -191,24 +220,22 @@ def predictions_of(side: Side, results: Results) -> Predictions:
 
 def compare(target: TargetPlan, results: Results, timing: Timing | None, floor: NoiseFloor | None = None) -> Comparison:
     """The whole target judged, with the raw samples that it is judged from, and the noise floor of the machine."""
-    evidence = _evidence(target, results, timing.samples if timing else None, timing.sustained if timing else None)
+    evidence = _evidence(target, results, timing.samples if timing else None)
+    if timing is not None:
+        evidence = replace(evidence, sustained=timing.sustained, energy=timing.energy)
     shape = _shape(target, results).model_copy(update={"noise_floor": floor})
     raw = {raw_file(shape, name): data for name, data in evidence.to_files().items()}
     derived = derive_target(shape, evidence)
     samples = {name: hashlib.sha256(data).hexdigest() for name, data in raw.items()}
     notes = [*_notes(target, results), *notes_on(evidence)]
+    if target.budgets.energy is not None and evidence.energy is None and timing is not None:
+        notes.append(f"energy was not measured: {explain_absence()}")
     notes += [describe_floor(floor)] if floor is not None else []
     return Comparison(judge_target(derived.model_copy(update={"samples": samples, "notes": tuple(notes)})), raw)
 
 
-def _evidence(
-    target: TargetPlan,
-    results: Results,
-    samples: LatencySamples | None,
-    sustained: SustainedSamples | None = None,
-) -> Evidence:
-    said = {side.id: predictions_of(side, results) for side in buildable(target, results)}
-    return Evidence(said, samples, sustained)
+def _evidence(target: TargetPlan, results: Results, samples: LatencySamples | None) -> Evidence:
+    return Evidence({side.id: predictions_of(side, results) for side in buildable(target, results)}, samples)
 
 
 def _shape(target: TargetPlan, results: Results) -> TargetResult:

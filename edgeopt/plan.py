@@ -301,7 +301,9 @@ class _Builder:
         return ["top1" if accuracy is None else accuracy.metric]
 
     def _add_time(self, target: Target, budgets: Budgets, builds: tuple[str, ...]) -> str:
-        parts = keys.code_parts(["edgeopt.validation.latency", "edgeopt.validation.sustained"])
+        parts = keys.code_parts(
+            ["edgeopt.validation.energy", "edgeopt.validation.latency", "edgeopt.validation.sustained"]
+        )
         parts["machine and its power mode"] = environment.fingerprint_digest()
         parts["budgets"] = keys.digest(budgets.model_dump(mode="json"))
         parts["measure section"] = keys.digest(self.recipe.measure_of(target).model_dump(mode="json"))

@@ -12,7 +12,8 @@ from edgeopt.report import BuiltArtifact, CandidateResult, SideResult, TargetRes
 from edgeopt.select import Duel
 from edgeopt.validation import Measurement
 from edgeopt.validation.accuracy import measure_accuracy
-from edgeopt.validation.evidence import ACCURACY_FILE, LATENCY_FILE, SUSTAINED_FILE, Evidence
+from edgeopt.validation.energy import describe_energy, measure_energy, unmeasured_energy
+from edgeopt.validation.evidence import ACCURACY_FILE, ENERGY_FILE, LATENCY_FILE, SUSTAINED_FILE, Evidence
 from edgeopt.validation.latency import describe_conditions, measure_latency, ratio_interval
 from edgeopt.validation.latency_samples import CLOCK, LatencySamples
 from edgeopt.validation.memory import measure_memory
@@ -67,7 +68,17 @@ def derive_candidate(candidate: CandidateResult, target: TargetResult, evidence:
     if evidence.sustained is not None and candidate.id in evidence.sustained.sides:
         raw, simulated = raw_file(target, SUSTAINED_FILE), evidence.predictions[candidate.id].simulated
         found += measure_sustained(evidence.sustained, candidate.id, 1 - CONFIDENCE, raw=raw, simulated=simulated)
+    if target.budgets.energy is not None:
+        found.append(_measure_energy(candidate.id, target.budgets.energy.confidence, target, evidence))
     return candidate.model_copy(update={"measurements": tuple(found)})
+
+
+def _measure_energy(name: str, confidence: float, target: TargetResult, evidence: Evidence) -> Measurement:
+    said = evidence.predictions[name]
+    if evidence.energy is None or name not in evidence.energy.sides:
+        return unmeasured_energy("no counter was read", said.subject)
+    alpha, raw = (1 - confidence) / len(target.candidates), raw_file(target, ENERGY_FILE)
+    return measure_energy(evidence.energy, name, alpha, raw=raw, simulated=said.simulated)
 
 
 def notes_on(evidence: Evidence) -> Iterator[str]:
@@ -76,6 +87,8 @@ def notes_on(evidence: Evidence) -> Iterator[str]:
         yield from describe_conditions(evidence.latency)
     if evidence.sustained is not None:
         yield from describe_sustained(evidence.sustained, 1 - CONFIDENCE)
+    if evidence.energy is not None:
+        yield describe_energy(evidence.energy)
 
 
 def raw_file(target: TargetResult, name: str) -> str:

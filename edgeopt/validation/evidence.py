@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeopt.validation.accuracy import check_paired
+from edgeopt.validation.energy_samples import EnergySamples
 from edgeopt.validation.latency_samples import LatencySamples
 from edgeopt.validation.predictions import Predictions, pack_predictions, unpack_predictions
 from edgeopt.validation.sustained import SustainedSamples
 
-ACCURACY_FILE, LATENCY_FILE, SUSTAINED_FILE = "accuracy.npz", "latency.npz", "sustained.npz"
+ACCURACY_FILE, LATENCY_FILE = "accuracy.npz", "latency.npz"
+SUSTAINED_FILE, ENERGY_FILE = "sustained.npz", "energy.npz"
 
 #: what reading bytes that are no such samples raises
 NO_SAMPLES = (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
@@ -27,6 +29,7 @@ class Evidence:
     predictions: dict[str, Predictions]
     latency: LatencySamples | None = None
     sustained: SustainedSamples | None = None
+    energy: EnergySamples | None = None
 
     def to_files(self) -> dict[str, bytes]:
         """File name → bytes; the same samples give the same bytes."""
@@ -35,6 +38,8 @@ class Evidence:
             found[LATENCY_FILE] = self.latency.to_npz()
         if self.sustained is not None:
             found[SUSTAINED_FILE] = self.sustained.to_npz()
+        if self.energy is not None:
+            found[ENERGY_FILE] = self.energy.to_npz()
         return found
 
     @classmethod
@@ -49,7 +54,8 @@ class Evidence:
             predictions = unpack_predictions(files[ACCURACY_FILE]) if ACCURACY_FILE in files else {}
             latency = LatencySamples.from_npz(files[LATENCY_FILE]) if LATENCY_FILE in files else None
             sustained = SustainedSamples.from_npz(files[SUSTAINED_FILE]) if SUSTAINED_FILE in files else None
+            energy = EnergySamples.from_npz(files[ENERGY_FILE]) if ENERGY_FILE in files else None
         except NO_SAMPLES as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
         check_paired(list(predictions.values()))
-        return cls(predictions, latency, sustained)
+        return cls(predictions, latency, sustained, energy)

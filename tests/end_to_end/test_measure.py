@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from edgeopt.validation.energy import find_counter
 from tests.end_to_end.conftest import Job
 from tests.end_to_end.test_bad_input import write_plugin
 
@@ -59,3 +60,19 @@ def test_a_candidate_that_dies_in_its_long_run_does_not_ship(job: Job) -> None:
     assert errors["onnxruntime_cpu/fp32"] is None
     assert "`broken/fp32` could not be timed" in errors["broken/fp32"]
     assert "SIGABRT" in errors["broken/fp32"]
+
+
+def test_an_energy_budget_is_measured_or_says_why_not(job: Job) -> None:
+    job.edit("size: {max_mb: 1.0}", "energy: {max_mj: 1000.0}")
+    ran = job.compile()
+    told = " ".join(ran.out.split())
+    (target,) = json.loads((job.out / "report.json").read_text())["targets"]
+    measured = [one for one in target["candidates"][1]["measurements"] if one["metric"] == "energy.mj"]
+    assert len(measured) == 1
+    if find_counter() is None:
+        assert ran.code == 3, ran.out + ran.err
+        assert "energy was not measured: no counter of the energy of the CPU" in told
+        assert measured[0]["value"] is None
+    else:
+        assert (job.out / measured[0]["raw"]).is_file()
+    assert job.run("gate", "out").code == ran.code
