@@ -143,3 +143,14 @@ def test_a_class_without_images_is_not_measured() -> None:
 def test_sides_that_saw_different_images_are_never_paired(change: dict[str, object]) -> None:
     with pytest.raises(DataError, match="not run on the same images"):
         measure_accuracy(said(**change), said(), 0.95)
+
+
+def test_a_resampled_drop_of_equal_sides_is_not_known_to_be_nothing() -> None:
+    kept = {"true": LABELS, "said": LABELS}
+    same = said(records={"top1": {"hit": np.ones(IMAGES, bool)}, "macro_f1": kept})
+    drop = measured(same, same, metric="macro_f1")["accuracy.drop_pp"]
+    low, high = statistics.tango_bounds(0, 0, IMAGES, 0.95)
+    assert drop.value == 0
+    assert (drop.low, drop.high) == (100 * low, 100 * high)
+    assert drop.high is not None
+    assert drop.high > 0
