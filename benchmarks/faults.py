@@ -109,7 +109,7 @@ def predict(job: Job, folder: Path) -> Predictions:
 def search(job: Job, expected: float, folder: Path) -> tuple[str, Mistake | None]:
     """What edgeopt says of a job that should reach `expected` percent: the error (empty: none) and the mistake."""
     said = predict(job, folder)
-    error = unexpected(said, expected)
+    error = unexpected(said, "top1", expected)
     if not error or _top1(said) > expected:
         return error, None
     original = Original(job.artifact, _samples(job, folder), BATCH, folder)

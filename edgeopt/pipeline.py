@@ -197,11 +197,13 @@ class _Run:
             what = f"the original itself yields NaN or infinity on {said.nonfinite} of {images} images"
             raise BuildError(what, "check its weights and the preprocessing")
         expected = self.plan.recipe.model.expect
-        if expected is not None and len(said.labels):
-            what = unexpected(said, expected.top1)
+        for label in (label for label in expected if label in said.records):
+            what = unexpected(said, label, expected[label])
+            if what and label == "top1":
+                raise DataError(what, self._explain(step, target, said, expected[label]))
             if what:
-                raise DataError(what, self._explain(step, target, said, expected.top1))
-        elif len(said.labels):
+                raise DataError(what, "look at `preprocess`, the labels and the weights, or correct `expect`")
+        if not expected and len(said.labels):
             self._check_chance(said)
 
     def _check_chance(self, said: Predictions) -> None:

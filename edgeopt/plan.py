@@ -298,7 +298,8 @@ class _Builder:
     def _metrics(self, target: Target) -> list[str]:
         """The metrics that the sides of a target record."""
         accuracy = effective_budgets(self.recipe.budgets, target.budgets).accuracy
-        return ["top1" if accuracy is None else accuracy.metric]
+        judged = "top1" if accuracy is None else accuracy.metric
+        return list(dict.fromkeys([judged, *self.recipe.model.expect]))
 
     def _add_time(self, target: Target, budgets: Budgets, builds: tuple[str, ...]) -> str:
         parts = keys.code_parts(

@@ -35,6 +35,9 @@ def check_names(document: Document, folder: Path) -> None:
     data = document.find(("data",))
     if isinstance(data, dict):
         _known(document, "data", data.get("format", "npz"), ("data", "format"))
+    expected = document.find(("model", "expect"))
+    for name in expected if isinstance(expected, dict) else ():
+        _known(document, "metrics", name, ("model", "expect", name), at_key=True)
     for location in (("budgets",), *(("targets", at, "budgets") for at, _ in enumerate(targets))):
         _check_metric(document, (*location, "accuracy", "metric"), folder)
     _check_files(document, folder)

@@ -64,12 +64,6 @@ class InputSection(Value):
     dtype: Literal["float32"] = "float32"
 
 
-class Expectation(Value):
-    """What the original is known to reach on the validation split."""
-
-    top1: float = Field(ge=0, le=100, description="in percent")
-
-
 class ModelSection(Value):
     """The trained network: a torch factory with its weights, or an ONNX file."""
 
@@ -80,7 +74,9 @@ class ModelSection(Value):
     strip_prefix: str = Field(default="", description="taken off the front of every tensor name, such as `module.`")
     onnx: RecipePath | None = Field(default=None, description="an ONNX file; no pruning or training then")
     inputs: dict[str, InputSection] = {}
-    expect: Expectation | None = None
+    expect: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
+        default={}, description="metric → what the original is known to reach on the validation split, in percent"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSection:

@@ -88,6 +88,16 @@ def score(label: str, predictions: Predictions, weights: Weights | None = None) 
     return _metric(label).score(predictions.records[label], weights)
 
 
+def score_interval(label: str, predictions: Predictions, confidence: float) -> statistics.Bounds:
+    """The two-sided interval of a recorded metric in percent: Wilson's for a share, else that of a bootstrap."""
+    hits = _hits(label, predictions)
+    if hits is None:
+        draw = functools.partial(score, label, predictions)
+        return bootstrap_bounds(draw, predictions.images, 0.5 + confidence / 2)
+    low, high = statistics.wilson_interval(int(np.count_nonzero(hits)), len(hits), confidence)
+    return 100.0 * low, 100.0 * high
+
+
 def _metric(label: str) -> metrics.Metric:
     """The metric that recorded under `label`: one that is in no registry is a user's."""
     return metrics.get(label) if label in metrics.known() else metrics.Mean(label)

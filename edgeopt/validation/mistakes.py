@@ -19,6 +19,7 @@ from edgeopt.data.preprocess import Preprocess
 from edgeopt.data.splits import make_splits
 from edgeopt.errors import BackendError, BuildError, DataError
 from edgeopt.model import Artifact
+from edgeopt.validation.accuracy import score, score_interval
 from edgeopt.validation.label_orders import Hits, Integers, cross_fitted_hits, learn_order, make_orders
 from edgeopt.validation.predicting import run_predictions
 from edgeopt.validation.predictions import Predictions, load_predictions
@@ -113,13 +114,14 @@ class Original:
         return said.labels, said.classes
 
 
-def unexpected(said: Predictions, expected: float) -> str:
-    """What is wrong with the top-1 of an original that should be the `expected` percentage; empty: nothing is."""
-    hits = said.labels == said.classes
-    low, high = wilson_interval(int(hits.sum()), len(hits), CONFIDENCE)
-    if 100 * low <= expected <= 100 * high:
+def unexpected(said: Predictions, label: str, expected: float) -> str:
+    """What is wrong with a recorded metric of an original that should be `expected`, in percent; empty: nothing is."""
+    low, high = score_interval(label, said, CONFIDENCE)
+    if low <= expected <= high:
         return ""
-    return f"the original reaches {_percent(hits):.2f} % on {len(hits)} images, the recipe expects {expected:g} %"
+    named = "" if label == "top1" else f" in `{label}`"
+    reached = f"the original reaches {score(label, said):.2f} %{named} on {said.images} images"
+    return f"{reached}, the recipe expects {expected:g} %"
 
 
 def explain(

@@ -263,6 +263,21 @@ def write_plugin(job: Job, body: str) -> None:
     )
 
 
+def test_another_metric_can_be_expected_and_is_held_to_what_is_reached(job: Job) -> None:
+    job.edit("  onnx: model.onnx", "  onnx: model.onnx\n  expect: {macro_f1: 50}")
+    for expected, code in ((100, 0), (60, 2)):
+        ran = job.compile("--set", f"model.expect.macro_f1={expected}")
+        assert ran.code == code, ran.out + ran.err
+    assert "the original reaches 100.00 % in `macro_f1` on 600 images, the recipe expects 60 %" in ran.err
+
+
+def test_an_expected_metric_that_does_not_exist_is_named(job: Job) -> None:
+    job.edit("  onnx: model.onnx", "  onnx: model.onnx\n  expect: {macro_f2: 90}")
+    ran = job.compile()
+    assert ran.code == 2
+    assert "unknown metric `macro_f2`" in ran.err
+
+
 def test_an_original_that_guesses_is_told_and_so_is_a_recipe_without_budgets(job: Job) -> None:
     samples = dict(np.load(job.folder / "validation.npz"))
     samples["labels"] = np.random.default_rng(0).integers(0, 4, len(samples["labels"]))
