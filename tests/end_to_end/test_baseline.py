@@ -107,7 +107,7 @@ def test_a_users_metric_is_read_again_when_its_file_changes(job: Job) -> None:
     job.edit("{max_drop_pp: 5.0}", '{metric: "own.py:margin", max_drop_pp: 5.0}')
     write_split(job.folder, "validation", 500, 3)
     assert job.compile().code == 0
-    (job.folder / "own.py").write_text(OWN.replace("/ 4", "/ 0"))
+    (job.folder / "own.py").write_text(OWN.replace("/ 4", "* np.nan"))
     ran = job.compile()
     assert ran.code == 2, ran.out
     assert "`own.py:margin` returned nan, allowed: 0 to 1" in " ".join(ran.err.split())
