@@ -17,7 +17,7 @@ from edgeopt.errors import EdgeoptError
 from edgeopt.execute import Results
 from edgeopt.model import Artifact
 from edgeopt.plan import Side, Step, TargetPlan
-from edgeopt.report import BuiltArtifact, CandidateResult, SideResult, TargetResult
+from edgeopt.report import CandidateResult, SideResult, TargetResult
 from edgeopt.report.deriving import derive_candidate, derive_target, notes_on, raw_file
 from edgeopt.report.judging import judge_target
 from edgeopt.store import Found, Store
@@ -262,7 +262,7 @@ def _notes(target: TargetPlan, results: Results) -> Iterator[str]:
 
 
 def _reference(side: Side, results: Results) -> SideResult:
-    return SideResult(backend=results.artifact(side.build).backend, artifact=_built(side, results))
+    return SideResult(backend=results.artifact(side.build).backend, artifact=results.artifact(side.build))
 
 
 def _candidate(side: Side, results: Results) -> CandidateResult:
@@ -270,12 +270,7 @@ def _candidate(side: Side, results: Results) -> CandidateResult:
     common = CandidateResult(id=side.id, backend=side.backend, variant=side.variant, passes=side.passes)
     if error is not None:
         return common.model_copy(update={"error": error.message, "hint": error.hint or None})
-    return common.model_copy(update={"artifact": _built(side, results)})
-
-
-def _built(side: Side, results: Results) -> BuiltArtifact:
-    artifact = results.artifact(side.build)
-    return BuiltArtifact(files=artifact.files, requires=artifact.requires)
+    return common.model_copy(update={"artifact": results.artifact(side.build)})
 
 
 def failure_of(side: Side, results: Results) -> EdgeoptError | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeopt import files, keys, registry, workers
 from edgeopt.backends import Arrays
@@ -22,7 +23,11 @@ from edgeopt.recipe import Recipe
 from edgeopt.report import Report, TargetResult, write_report
 from edgeopt.report.deriving import SAMPLES
 from edgeopt.report.json import load_report
+from edgeopt.report.signature import SIGNATURE_FILE, sign_report
 from edgeopt.validation.subject import thread_environment
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
 
 GOLDEN_SAMPLES = 4
 
@@ -50,11 +55,13 @@ def _left_before(folder: Path) -> set[str]:
     except EdgeoptError:
         return set()
     formats = {registry.resolve("report", name).file_name for name in registry.names("report")}
-    return formats | {SAMPLES} | {target.name for target in report.targets}
+    return formats | {SAMPLES, SIGNATURE_FILE} | {target.name for target in report.targets}
 
 
-def deliver(report: Report, comparisons: Sequence[Comparison], results: Results, folder: Path) -> Report:
-    """Write all that a run leaves into `folder`, and return the report as it lies there."""
+def deliver(
+    report: Report, comparisons: Sequence[Comparison], results: Results, folder: Path, signer: Signer | None = None
+) -> Report:
+    """Write all that a run leaves into `folder`, signed if there is a signer; returns the report as it lies there."""
     with files.scratch(folder.absolute().parent) as scratch:
         targets = []
         for target, comparison in zip(results.plan.targets, comparisons, strict=True):
@@ -63,6 +70,8 @@ def deliver(report: Report, comparisons: Sequence[Comparison], results: Results,
             targets.append(_deliver_target(target, comparison.result, results, scratch))
         report = report.model_copy(update={"targets": tuple(targets)})
         write_report(report, scratch)
+        if signer is not None:
+            sign_report(scratch, signer)
         files.publish(scratch, folder.absolute())
     return report
 

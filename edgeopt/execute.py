@@ -125,10 +125,10 @@ def _load(task: Task) -> dict[str, Any]:
 
 def _split(task: Task) -> dict[str, Any]:
     recipe = task.results.plan.recipe
-    inputs = task.results.model(LOAD).inputs
-    whole = split_samples(recipe, tuple(spec.name for spec in inputs))
+    model = task.results.model(LOAD)
+    whole = split_samples(recipe, tuple(spec.name for spec in model.inputs))
     counts = {name: getattr(recipe.data, name).samples for name in whole}
-    splits: Splits = task.run("edgeopt.data.splits:make_splits", whole, counts, inputs)
+    splits: Splits = task.run("edgeopt.data.splits:make_splits", whole, counts, model.inputs, model.outputs)
     named = splits.named()
     rows = {name: (_origin(name, samples, whole), samples.rows) for name, samples in named.items()}
     summary = ", ".join(f"{len(samples)} {name}" for name, samples in named.items())

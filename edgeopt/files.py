@@ -62,8 +62,11 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write `data` to `path` atomically and durably; the folder is made if it is missing.
+
+    Args:
+        mode: who may read and write it, in place of what the process gives to all files; it is so from the first byte.
 
     Raises:
         DiskError: the disk is full.
@@ -75,6 +78,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         try:
             observe("write", path)
             with temporary.open("xb") as stream:
+                if mode is not None:
+                    os.fchmod(stream.fileno(), mode)
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeopt import environment, keys
 from edgeopt.comparison import Comparison, buildable, compare, failure_of, predictions_of, time_target
@@ -26,6 +27,9 @@ from edgeopt.validation.noise import find_noise_floor
 from edgeopt.validation.predictions import Predictions
 from edgeopt.validation.statistics import wilson_interval
 from edgeopt.workers import Limits
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
 
 #: from this many sets of networks on, a validation split is said to be worn: about one in 20 passes by luck at 95 %
 WORN = 20
@@ -67,6 +71,7 @@ def run_plan(
     fresh: bool = False,
     keep_going: bool = False,
     limits: Limits = LIMITS,
+    signer: Signer | None = None,
 ) -> Report:
     """Run a plan and leave its result in `out` (default `build/<name>`), whole or not at all.
 
@@ -76,14 +81,15 @@ def run_plan(
         fresh: use nothing that is stored.
         keep_going: go on with other targets where no candidate of one can be built.
         limits: of each step.
+        signer: vouches for the report: see `edgeopt.bundle.signing`.
 
     Raises:
         UsageError: the recipe names something that cannot be used, or `out` holds something else.
         TrustError: a file wants to run code, or is not what it should be.
         BuildError: the original cannot be run, or no candidate of a target could be built.
     """
-    run = _Run(plan, store or Store(), output_folder(plan, out), watcher or Watcher(), fresh, keep_going, limits)
-    return run.run()
+    folder, store, watcher = output_folder(plan, out), store or Store(), watcher or Watcher()
+    return _Run(plan, store, folder, watcher, fresh, keep_going, limits, signer).run()
 
 
 @dataclass
@@ -97,6 +103,7 @@ class _Run:
     fresh: bool
     keep_going: bool
     limits: Limits
+    signer: Signer | None
 
     def __post_init__(self) -> None:
         self.results = Results(self.plan)
@@ -123,7 +130,7 @@ class _Run:
             )
             results = [comparison.result for comparison in comparisons]
             report = self._report(results, self._count_use(results), time.monotonic() - started)
-            report = deliver(report, comparisons, self.results, self.folder)
+            report = deliver(report, comparisons, self.results, self.folder, self.signer)
         for note in report.notes[len(self.notes) :]:
             self.watcher.note(note)
         return report
@@ -162,8 +169,12 @@ class _Run:
         if step.action in ("load", "split") or any(step.id in _steps(side) for side in references):
             raise error
         self.watcher.failed(step, error)
-        for target in self.plan.targets:
-            if not self.keep_going and all(_has_failed(side, self.plan, self.results) for side in target.candidates):
+        for target in () if self.keep_going else self.plan.targets:
+            if all(_has_failed(side, self.plan, self.results) for side in target.candidates):
+                raise error
+            # What does not take the network as given hardly takes it once it is pruned: nothing is trained to find out.
+            if all(_has_failed(side, self.plan, self.results) for side in target.floats.values()):
+                error.hint = f"{error.hint or 'see above'}; `--keep-going` tries the candidates all the same"
                 raise error
 
     def _check_batches(self, step: Step) -> None:
@@ -177,7 +188,9 @@ class _Run:
                 raise DataError(what, "lower its `batch`, or add samples")
 
             least = max((one.images for one in limits(target.budgets)), default=0)
-            if images < least:
+            if least and self.results.splits().validation.labels() is None:
+                self._tell("the validation split has no labels: the accuracy budget will stay unmeasured")
+            elif images < least:
                 what = f"the validation split has {images} samples"
                 self._tell(f"{what}, and an accuracy budget takes {least} or more: it will stay undecided")
 

@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,14 @@ class Store:
             if not folder.name.startswith(files.TEMPORARY):
                 yield folder, _readable(folder)
 
+    def history(self, slot: str) -> dict[str, list[dict[str, str]]]:
+        """Step id → the parts of each run known of it: the recipe's last one first, then what is stored."""
+        found = {step: [parts] for step, parts in self.recall(slot).items()}
+        for _, entry in self.entries():
+            if entry is not None:
+                found.setdefault(entry.step, []).append(entry.parts)
+        return found
+
     def verify(self) -> list[str]:
         """Check every entry's files; returns what is wrong, one line each."""
         wrong = []
@@ -207,6 +215,11 @@ def why(old: dict[str, str], new: dict[str, str]) -> list[str]:
     changed = [f"{name} changed" for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
     return [*changed, *(f"{name} is new" for name in sorted(new.keys() - old.keys())),
             *(f"{name} is gone" for name in sorted(old.keys() - new.keys()))]  # fmt: skip
+
+
+def why_nearest(known: Sequence[dict[str, str]], new: dict[str, str]) -> list[str] | None:
+    """`why`, beside the run of `known` that differs least, the first of several; None if there is none."""
+    return min((why(old, new) for old in known), key=len, default=None)
 
 
 def size_of(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from edgeopt.model import Model, TensorSpec, TorchValue
 
 GOLDENS = Path(__file__).parent / "goldens"
 NETWORKS = Path(__file__).parent / "networks"
+
+# A shell starts what runs in its background with Ctrl-C ignored, and so would be every program that a test sends it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The machines that run this are shared: time per example says nothing of the code.
 settings.register_profile("edgeopt", deadline=None, print_blob=True)

@@ -60,8 +60,7 @@ def why(step: str, recipe: str, targets: tuple[str, ...], overrides: tuple[str, 
     from edgeopt.errors import UsageError, did_you_mean
     from edgeopt.plan import make_plan
     from edgeopt.recipe import load_recipe
-    from edgeopt.store import Store, recipe_slot
-    from edgeopt.store import why as explain
+    from edgeopt.store import Store, recipe_slot, why_nearest
 
     store = Store()
     loaded = load_recipe(recipe, overrides)
@@ -72,10 +71,11 @@ def why(step: str, recipe: str, targets: tuple[str, ...], overrides: tuple[str, 
     if store.has(known[step].key):
         click.echo(f"{step}: stored, would not run again")
         return
-    old = store.recall(recipe_slot(loaded.path, loaded.name)).get(step)
+    known_runs = store.history(recipe_slot(loaded.path, loaded.name)).get(step, ())
     for note in store.notes:
         click.echo(f"note: {note}", err=True)
-    reasons = explain(old, known[step].parts) if old is not None else ["it has not run yet"]
+    nearest = why_nearest(known_runs, known[step].parts)
+    reasons = ["it has not run yet"] if nearest is None else nearest
     click.echo(f"{step}: {'; '.join(reasons) or 'its result was removed from the store'}")
 
 

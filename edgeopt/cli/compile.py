@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     metavar="[TARGET=]BUNDLE",
     help="The bundle of an earlier release, to be measured in the same run.",
 )
+@click.option("--sign", "key", type=click.Path(path_type=Path), metavar="KEY", help="Sign the report with this key.")
 @click.option("--time-limit", type=click.FloatRange(min=1), metavar="SECONDS", help="Of one step; default a day.")
 @click.option(
     "--memory-limit", type=click.FloatRange(min=100), metavar="MB", help="Of one step; default the machine's."
@@ -45,6 +46,7 @@ def command(
     fresh: bool,
     keep_going: bool,
     baselines: tuple[str, ...],
+    key: Path | None,
     time_limit: float | None,
     memory_limit: float | None,
     as_json: bool,
@@ -59,6 +61,7 @@ def command(
     Example:
       edgeopt compile recipes/digits.yaml --set seed=1
     """
+    from edgeopt.cli.keys import open_signer
     from edgeopt.execute import LIMITS
     from edgeopt.pipeline import output_folder, run_plan
     from edgeopt.plan import make_plan
@@ -71,9 +74,10 @@ def command(
     store = Store()
     loaded = load_recipe(recipe, overrides)
     plan = make_plan(loaded, store, targets, _by_target(baselines, loaded))
+    signer = None if key is None else open_signer(key)
     with _live(quiet=as_json, verbose=verbose) as watcher:
         report = run_plan(
-            plan, store, out=out, watcher=watcher, fresh=fresh, keep_going=keep_going, limits=limits
+            plan, store, out=out, watcher=watcher, fresh=fresh, keep_going=keep_going, limits=limits, signer=signer
         )  # fmt: skip
     folder = output_folder(plan, out)
     if as_json:

@@ -44,12 +44,13 @@ def command(recipe: str, targets: tuple[str, ...], overrides: tuple[str, ...], a
 
 
 def _rows(plan: Any, store: Any) -> list[dict[str, Any]]:
-    from edgeopt.store import recipe_slot, why
+    from edgeopt.store import recipe_slot, why_nearest
 
-    old, rows = store.recall(recipe_slot(plan.recipe.path, plan.recipe.name)), []
+    known, rows = store.history(recipe_slot(plan.recipe.path, plan.recipe.name)), []
     for step in plan.steps:
         stored = store.has(step.key)
-        reasons = why(old[step.id], step.parts) if step.id in old else ["has not run yet"]
+        nearest = why_nearest(known.get(step.id, ()), step.parts)
+        reasons = ["has not run yet"] if nearest is None else nearest
         more = f" and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
         said = ", ".join(reasons[:REASONS_SHOWN]) + more if reasons else "its result is not in the store"
         told = {"stored": stored, "why": "" if stored else said}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from edgeopt.data import Samples
 from edgeopt.errors import DataError
 from edgeopt.model import TensorSpec
@@ -23,6 +25,9 @@ DISJOINT = (
     ("tuning", "validation"),
     ("tuning", "training"),
 )
+
+#: splits whose labels are held against the scores of the network: there is no class without one
+LEARNED = ("training", "tuning")
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,10 @@ class Splits:
 
 
 def make_splits(
-    whole: dict[str, Samples], counts: dict[str, int | None], inputs: tuple[TensorSpec, ...] = ()
+    whole: dict[str, Samples],
+    counts: dict[str, int | None],
+    inputs: tuple[TensorSpec, ...] = (),
+    outputs: tuple[TensorSpec, ...] = (),
 ) -> Splits:
     """Choose the rows of each split, find a tuning split if there is none, and check them.
 
@@ -48,12 +56,16 @@ def make_splits(
         whole: split name → all its samples.
         counts: split name → how many to use (None: all).
         inputs: what the network takes, batch axis first.
+        outputs: what it gives, likewise: a network that learns a label must have a score for it.
 
     Raises:
-        DataError: a split is empty, too small, unreadable or of another shape, or two splits share an image.
+        DataError: a split is empty, too small, unreadable or of another shape, a label that is to be learned is none of
+            the network's, or two splits share an image.
     """
     for name, samples in whole.items():
         _check_shapes(name, samples, inputs)
+        if name in LEARNED:
+            _check_labels(name, samples, outputs)
     digests = {name: _digests(name, samples) for name, samples in whole.items()}
     for first, second in DISJOINT:
         if first in digests and second in digests:
@@ -75,6 +87,21 @@ def _check_shapes(name: str, samples: Samples, inputs: tuple[TensorSpec, ...]) -
                     f"the network takes {list(wanted)}",
                     "set `resize`, `crop` or `channels` in `preprocess`, or correct `inputs`",
                 )
+
+
+def _check_labels(name: str, samples: Samples, outputs: tuple[TensorSpec, ...]) -> None:
+    """Hold each label against the number of scores of a network that classifies, before anything learns from it."""
+    labels = samples.labels()
+    classes = outputs[0].shape[1] if outputs and len(outputs[0].shape) == 2 else None
+    if labels is None or labels.ndim != 1 or not isinstance(classes, int) or classes < 2:
+        return
+    wrong = np.flatnonzero(labels >= classes)
+    if len(wrong):
+        raise DataError(
+            f"the label of {samples.open().name(int(wrong[0]))} in the {name} split is {labels[wrong[0]]}, "
+            f"and the network has classes 0 to {classes - 1}",
+            "check the labels, or the network's number of classes",
+        )
 
 
 def _fits(found: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:

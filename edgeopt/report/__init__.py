@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, computed_field
 
 from edgeopt import files, gates, registry
 from edgeopt.gates import Outcome, Verdict
-from edgeopt.model import ArtifactFile, Value
+from edgeopt.model import Artifact, Value
 from edgeopt.recipe.budgets import Budgets
 from edgeopt.select import Duel
 from edgeopt.validation import Measurement
@@ -50,23 +50,12 @@ class StepResult(Value):
     facts: dict[str, str | int | float] = {}
 
 
-class BuiltArtifact(Value):
-    """What was built for a candidate, and what a machine must have to open it."""
-
-    files: tuple[ArtifactFile, ...]
-    requires: dict[str, str] = {}
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files)
-
-
 class SideResult(Value):
     """A reference that stands beside the candidates: the original, the given network unchanged on `backend`, or the
     baseline, which is what was shipped before."""
 
     backend: str
-    artifact: BuiltArtifact | None = None
+    artifact: Artifact | None = None
     measurements: tuple[Measurement, ...] = ()
 
 
@@ -78,7 +67,7 @@ class CandidateResult(Value):
     backend: str
     variant: str
     passes: tuple[str, ...] = ()
-    artifact: BuiltArtifact | None = None
+    artifact: Artifact | None = None
     measurements: tuple[Measurement, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     error: str | None = None

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 
 from edgeopt import gates
+from edgeopt.model import Artifact
 from edgeopt.plan import BASELINE, ORIGINAL, float_side
 from edgeopt.recipe.budgets import AccuracyBudget
-from edgeopt.report import BuiltArtifact, CandidateResult, SideResult, TargetResult
+from edgeopt.report import CandidateResult, SideResult, TargetResult
 from edgeopt.select import Duel
 from edgeopt.validation import Measurement
 from edgeopt.validation.accuracy import measure_accuracy
@@ -126,7 +127,7 @@ def _measure_accuracy(
     )  # fmt: skip
 
 
-def _measure_size(name: str, artifact: BuiltArtifact, evidence: Evidence) -> Measurement:
+def _measure_size(name: str, artifact: Artifact, evidence: Evidence) -> Measurement:
     said = evidence.predictions[name]
     return measure_size(artifact.files, said.subject, simulated=said.simulated)
 

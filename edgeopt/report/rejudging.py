@@ -9,7 +9,9 @@ import hashlib
 import math
 from pathlib import Path
 
+from edgeopt.bundle.verify import verify_bundle
 from edgeopt.errors import DataError, TrustError, UsageError, did_you_mean
+from edgeopt.plan import BASELINE, ORIGINAL, float_side
 from edgeopt.recipe.budgets import Budgets
 from edgeopt.report import CandidateResult, Report, SideResult, TargetResult
 from edgeopt.report.deriving import derive_target
@@ -28,13 +30,18 @@ def rejudge(report: Report, folder: Path, budgets: Budgets | None = None) -> Rep
     """The report judged again from the raw samples in `folder`, by `budgets` where they are given.
 
     Raises:
-        TrustError: samples are missing or not those of the report, or its figures or verdicts do not follow from them.
+        TrustError: samples are missing or not those of the report, its figures or verdicts do not follow from them, or
+            an artifact, or the bundle beside the report, is not the one that they are of.
         UsageError: `budgets` name a class that the report does not know.
     """
     seen = [load_evidence(target, folder) for target in report.targets]
     derived = [_derived(target, evidence) for target, evidence in zip(report.targets, seen, strict=True)]
-    for target, found in zip(report.targets, derived, strict=True):
+    for target, found, evidence in zip(report.targets, derived, seen, strict=True):
         _check_figures(target, found, report.edgeopt)
+        _check_artifacts(target, evidence)
+        _check_bundle(target, folder)
+    if report.validation_images not in (None, *(one.images for each in seen for one in each.predictions.values())):
+        raise TrustError(f"the samples are not of {report.validation_images} validation images", CHANGED)
     judged = judge_report(report.model_copy(update={"targets": tuple(derived)}))
     if conclusions(judged) != conclusions(report):
         raise TrustError("the verdicts of the report do not follow from its measurements", CHANGED)
@@ -82,22 +89,42 @@ def _derived(target: TargetResult, evidence: Evidence) -> TargetResult:
 
 
 def _check_figures(stated: TargetResult, derived: TargetResult, version: str) -> None:
-    for said, found in zip(_sides(stated), _sides(derived), strict=True):
-        wrong = _difference(said[1], found[1])
+    found = _sides(derived)
+    for name, side in _sides(stated).items():
+        wrong = _difference(side.measurements, found[name].measurements)
         if wrong:
-            what = f"`{wrong}` of {said[0]} in target `{stated.name}` does not follow from the raw samples"
+            what = f"`{wrong}` of {name} in target `{stated.name}` does not follow from the raw samples"
             raise TrustError(what, f"it was changed, or edgeopt {version} measured otherwise: {ANEW}")
     if stated.duels != derived.duels and not _same_duels(stated, derived):
         raise TrustError(f"the race of target `{stated.name}` does not follow from the raw samples", CHANGED)
 
 
-def _sides(target: TargetResult) -> list[tuple[str, tuple[Measurement, ...]]]:
+def _sides(target: TargetResult) -> dict[str, SideResult | CandidateResult]:
+    """All that was measured, by its name in the samples."""
     sides: dict[str, SideResult | CandidateResult] = {one.id: one for one in target.candidates}
-    sides |= {f"float on {name}": side for name, side in target.floats.items()}
-    sides |= {
-        f"the {name}": side for name, side in (("original", target.original), ("baseline", target.baseline)) if side
+    sides |= {float_side(name): side for name, side in target.floats.items()}
+    return sides | {
+        name: side for name, side in ((ORIGINAL, target.original), (BASELINE, target.baseline)) if side is not None
     }
-    return [(name, side.measurements) for name, side in sides.items()]
+
+
+def _check_artifacts(target: TargetResult, evidence: Evidence) -> None:
+    for name, side in _sides(target).items():
+        said = evidence.predictions.get(name)
+        if said is not None and (side.artifact is None or side.artifact.digest() != said.subject):
+            what = f"the artifact of {name} in target `{target.name}` is not the one that was measured"
+            raise TrustError(what, CHANGED)
+
+
+def _check_bundle(target: TargetResult, folder: Path) -> None:
+    """Hold the bundle against the report, where it lies beside it: a CI job may have kept the report alone."""
+    path = None if target.bundle is None else folder / target.bundle
+    if path is None or not path.is_file():
+        return
+    manifest, winner = verify_bundle(path).manifest, target.candidate(target.winner)
+    shipped = (manifest.target, manifest.candidate, manifest.artifact.digest())
+    if winner is None or winner.artifact is None or shipped != (target.name, winner.id, winner.artifact.digest()):
+        raise TrustError(f"`{path}` does not hold the winner of target `{target.name}`", ANEW)
 
 
 def _difference(stated: tuple[Measurement, ...], derived: tuple[Measurement, ...]) -> str:

@@ -6,10 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import Run, run
+from edgeopt.bundle.signing import load_public_key, load_signer
+from edgeopt.cli.keys import open_signer
+from edgeopt.errors import UsageError
+from edgeopt.report.signature import sign_report
+from tests.cli.test_cli import Ran, Run, run
 from tests.report.proven import leave, make_evidence, prove
 
 __all__ = ["run"]
+
+
+def refused(ran: Ran, code: int, *words: str) -> None:
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.startswith("error: ")
+    assert all(word in ran.err for word in words), ran.err
 
 
 @pytest.fixture
@@ -58,3 +68,31 @@ def test_other_budgets_are_judged_and_their_faults_are_named(
     ran = run("gate", str(folder), "--budgets", str(budgets))
     assert ran.code == code, ran.err + ran.out
     assert said in " ".join((ran.err + ran.out).split())
+
+
+def test_a_report_is_believed_only_from_the_key_that_was_asked_for(run: Run, folder: Path, tmp_path: Path) -> None:
+    key = tmp_path / "keys" / "ci.key"
+    assert run("keys", "new", str(key)).code == 0
+    asked = ("gate", str(folder), "--require-signed", f"{key}.pub")
+    refused(run(*asked), 4, "is not signed: no `report.sig`", "`edgeopt compile --sign KEY`")
+    sign_report(folder, load_signer(key))
+    assert run(*asked).code == 0
+    assert run("keys", "new", f"{key}2").code == 0
+    refused(run(*asked[:-1], f"{key}2.pub"), 4, "report.sig`: not signed by the key", "check that it is the right key")
+    refused(run(*asked[:-1], str(key)), 2, "holds a private key", f"{key}.pub")
+    report = folder / "report.json"
+    report.write_text(report.read_text().replace('"seed": 0', '"seed": 1'), encoding="utf8")
+    refused(run(*asked), 4, "is not the report that was signed", "it was changed after that")
+
+
+def test_a_key_that_is_locked_takes_the_passphrase_of_the_environment(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "locked.key"
+    monkeypatch.setenv("EDGEOPT_PASSPHRASE", "correct horse")
+    assert run("keys", "new", str(key), "--passphrase").code == 0
+    assert open_signer(key).public_key == load_public_key(tmp_path / "locked.key.pub")
+    monkeypatch.delenv("EDGEOPT_PASSPHRASE")
+    with pytest.raises(UsageError, match="is locked by a passphrase"):
+        open_signer(key)
+    refused(run("keys", "new", str(key)), 2, "is there already", "choose another name")

@@ -15,6 +15,7 @@ from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.data.splits import Splits, make_splits
 from edgeopt.errors import DataError
+from edgeopt.model import TensorSpec
 
 Images = NDArray[np.uint8]
 
@@ -208,3 +209,18 @@ def test_copies_of_an_image_never_stand_in_both_tuning_and_training(
     assert kept
     assert not set(kept) & set(held)
     assert len(kept) + len(held) == len(copies)
+
+
+@pytest.mark.parametrize("split", ["training", "tuning"])
+def test_a_label_to_be_learned_that_the_network_has_no_score_for_is_refused_with_its_row(
+    split: str, whole: dict[str, Samples], tmp_path: Path
+) -> None:
+    labels = np.arange(20) % 4
+    labels[7] = 4
+    np.savez(tmp_path / "learned.npz", image=make_images(20, 9), labels=labels)
+    learned = whole | {split: samples_at(tmp_path / "learned.npz")}
+    scores = TensorSpec(name="scores", shape=("batch", 4))
+    with pytest.raises(DataError, match=rf"row 7 of `.*learned\.npz` in the {split} split is 4, .* classes 0 to 3"):
+        make_splits(learned, {}, outputs=(scores,))
+    make_splits(learned, {}, outputs=(scores.model_copy(update={"shape": ("batch", 5)}),))
+    make_splits(learned, {}, outputs=(scores.model_copy(update={"shape": ("batch", 4, 8, 8)}),))

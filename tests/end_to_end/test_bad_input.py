@@ -290,3 +290,31 @@ def test_an_original_that_guesses_is_told_and_so_is_a_recipe_without_budgets(job
     assert "target `cpu` has no budgets" in told
     notes = json.loads((job.out / "report.json").read_text())["notes"]
     assert len(notes) == len(set(notes)) == 2
+
+
+def test_a_validation_split_without_labels_is_told_at_once(job: Job) -> None:
+    with np.load(job.folder / "validation.npz") as split:
+        np.savez(job.folder / "validation.npz", image=split["image"])
+    ran = job.compile()
+    assert ran.code == 3, ran.out + ran.err
+    assert "the validation split has no labels: the accuracy budget will stay unmeasured" in ran.err
+
+
+#: what it computes depends on the values that it sees, so no graph says it
+UNEXPORTABLE = NETWORK.replace("self.conv(x)", "self.conv(x * (2.0 if x.sum().item() > 0 else 3.0))")
+
+
+def test_nothing_is_trained_where_the_network_as_given_cannot_be_exported(job: Job) -> None:
+    write_weights(job)
+    (job.folder / "network.py").write_text(UNEXPORTABLE)
+    random = np.random.default_rng(3)
+    images = random.integers(0, 256, (64, 1, 32, 32)).astype(np.uint8)
+    np.savez(job.folder / "training.npz", image=images, labels=np.arange(64) % 4)
+    job.edit("  validation:", "  training: {path: training.npz}\n  validation:")
+    job.edit("passes: [", "passes: [fine_tune: {epochs: 1}, ")
+    ran = job.compile()
+    refused(ran, 5, "export", "`--keep-going` tries the candidates all the same")
+    assert "fine_tune" not in ran.out
+    ran = job.compile("--keep-going")
+    assert ran.code == 5
+    assert "fine_tune" in ran.out

@@ -109,3 +109,22 @@ def test_a_folder_that_edgeopt_did_not_make_is_not_replaced(job: Job, text: str)
     ran = job.compile()
     assert ran.code == 2
     assert (job.out / "thesis.txt").read_text() == text
+
+
+def test_a_signed_report_is_believed_and_a_later_run_is_not_mistaken_for_it(job: Job) -> None:
+    assert job.run("keys", "new", "ci.key").code == 0
+    ran = job.compile("--sign", "ci.key")
+    assert ran.code == 0, ran.err
+    asked = ("gate", "out", "--require-signed", "ci.key.pub")
+    assert job.run(*asked).code == 0
+    assert job.compile().code == 0, "an output folder with a signature is one of ours"
+    ran = job.run(*asked)
+    assert ran.code == 4
+    assert "is not signed" in ran.err
+
+
+def test_a_key_that_cannot_sign_is_found_out_before_anything_is_done(job: Job) -> None:
+    ran = job.compile("--sign", "nowhere.key")
+    assert ran.code == 2
+    assert ran.err.startswith("error: there is no key `nowhere.key`")
+    assert ran.out == ""

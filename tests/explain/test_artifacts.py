@@ -14,12 +14,12 @@ from edgeopt.bundle.golden import Golden
 from edgeopt.bundle.pack import Contents, pack_bundle
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.explain.artifacts import SAMPLES, find_artifact, find_float, find_inputs
-from edgeopt.model import Model, OnnxValue, write_model
+from edgeopt.model import ArtifactFile, Model, OnnxValue, write_model
 from edgeopt.onnx_graph import input_specs, output_specs, save_graph
-from edgeopt.report import BuiltArtifact, CandidateResult, Report, StepResult, TargetResult
+from edgeopt.report import CandidateResult, Report, StepResult, TargetResult
 from edgeopt.store import Store
 from tests.explain.conftest import make_network, write_artifact
-from tests.report.conftest import make_candidate, make_report, make_target
+from tests.report.conftest import build_of, make_candidate, make_report, make_target
 
 CONTENT = b"a network"
 
@@ -40,8 +40,8 @@ budgets: {size: {max_mb: 1.0}}
 
 def make(*passes: str) -> tuple[Report, TargetResult, CandidateResult]:
     """A report of one candidate whose artifact is `CONTENT`, and whose steps have keys like their names."""
-    file = {"path": "model.onnx", "sha256": hashlib.sha256(CONTENT).hexdigest(), "size_bytes": len(CONTENT)}
-    built = BuiltArtifact.model_validate({"files": (file,)})
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    built = build_of(ArtifactFile(path="model.onnx", sha256=sha256, size_bytes=len(CONTENT)))
     candidate = make_candidate("int8", artifact=built).model_copy(update={"passes": passes})
     target = make_target(candidate)
     step = StepResult(id="build [x86/onnxruntime_cpu/int8]", name="build", key="built", cached=False, seconds=1.0)

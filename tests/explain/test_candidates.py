@@ -15,10 +15,10 @@ from edgeopt.explain import Explanation
 from edgeopt.explain.candidates import explain_report
 from edgeopt.model import Model, OnnxValue, list_files, write_model
 from edgeopt.onnx_graph import input_specs, output_specs, save_graph
-from edgeopt.report import BuiltArtifact, CandidateResult, Report, StepResult
+from edgeopt.report import CandidateResult, Report, StepResult
 from edgeopt.store import Store
 from tests.explain.conftest import make_network, on_x86, quantize, spoil
-from tests.report.conftest import CRASHED, SIMULATED, make_candidate, make_report, make_target, measure
+from tests.report.conftest import CRASHED, SIMULATED, build_of, make_candidate, make_report, make_target, measure
 
 FP32, INT8 = ("export_onnx",), ("export_onnx", "quantize_int8")
 
@@ -43,7 +43,7 @@ def built(graph: onnx.ModelProto, folder: Path, passes: tuple[str, ...], speed: 
     files.write_bytes(place / "model.onnx", graph.SerializeToString())
     return make_candidate(
         "int8",
-        artifact=BuiltArtifact(files=list_files(place, ["model.onnx"])),
+        artifact=build_of(*list_files(place, ["model.onnx"])),
         measurements=measure((1.0, 1.1), 1000, drop=(0.5, 0.1, 0.9), ratio_fp32=(speed, speed - 0.1, speed + 0.1)),
     ).model_copy(update={"passes": passes})
 
@@ -100,7 +100,7 @@ def test_the_float_network_itself_is_called_so(explain: Explain, tmp_path: Path)
 
 
 def test_an_artifact_that_is_gone_is_one_line_with_what_to_type(explain: Explain) -> None:
-    gone = make_candidate("int8", artifact=BuiltArtifact(files=()))
+    gone = make_candidate("int8", artifact=build_of())
     for candidate in (gone, make_candidate("int8")):
         (note,) = explain(candidate).notes
         assert note.startswith("its artifact is neither beside the report nor in the store: `edgeopt compile ")
@@ -120,7 +120,7 @@ def test_a_file_that_the_runtime_refuses_is_told_and_nothing_breaks(explain: Exp
     torn = built(make_network((8,), size=8), tmp_path, FP32)
     place = tmp_path / "x86/onnxruntime_cpu/int8/build"
     files.write_bytes(place / "model.onnx", b"torn")
-    torn = torn.model_copy(update={"artifact": BuiltArtifact(files=list_files(place, ["model.onnx"]))})
+    torn = torn.model_copy(update={"artifact": build_of(*list_files(place, ["model.onnx"]))})
     assert "does not parse as ONNX" in explain(torn).notes[-1]
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from edgeopt.model import ArtifactFile
+from edgeopt.model import Artifact, ArtifactFile
 from edgeopt.recipe.budgets import Budgets
 from edgeopt.report import (
-    BuiltArtifact,
     CandidateResult,
     RecipeSource,
     Report,
@@ -66,9 +65,14 @@ def measure(
     return tuple(found)
 
 
-def build(name: str, size_bytes: int) -> BuiltArtifact:
+def build_of(*files: ArtifactFile, **requires: str) -> Artifact:
+    """An artifact that consists of these files."""
+    return Artifact(target="x86", backend="onnxruntime_cpu", files=files, inputs=(), outputs=(), requires=requires)
+
+
+def build(name: str, size_bytes: int) -> Artifact:
     file = ArtifactFile(path="model.onnx", sha256=f"{size_bytes:064x}", size_bytes=size_bytes)
-    return BuiltArtifact(files=(file,), requires={"onnxruntime": "1.31.1", "isa": name})
+    return build_of(file, onnxruntime="1.31.1", isa=name)
 
 
 def make_candidate(variant: str, backend: str = "onnxruntime_cpu", **fields: Any) -> CandidateResult:

@@ -1,19 +1,27 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from edgeopt import files
+from edgeopt.bundle.golden import Golden
+from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
+from edgeopt.data.preprocess import Preprocess
 from edgeopt.errors import TrustError, UsageError
+from edgeopt.model import Artifact, ArtifactFile
 from edgeopt.recipe.budgets import Budgets
 from edgeopt.report import Report
 from edgeopt.report.json import load_report
 from edgeopt.report.judging import conclusions
 from edgeopt.report.rejudging import rejudge
 from edgeopt.validation.evidence import ACCURACY_FILE, LATENCY_FILE, Evidence
-from tests.report.proven import FP32, INT8, leave, make_evidence, predicted, prove
+from tests.report.conftest import build_of
+from tests.report.proven import CLASSES, FP32, INT8, leave, make_evidence, predicted, prove
 
 
 @pytest.fixture
@@ -123,6 +131,57 @@ def test_samples_that_were_changed_moved_or_left_out_prove_nothing(
     accuracy = {name: digest for name, digest in report.targets[0].samples.items() if name.endswith(ACCURACY_FILE)}
     with pytest.raises(TrustError, match=r"`latency\.\w+` .* does not follow"):
         rejudge(change(report, samples=accuracy), tmp_path)
+
+
+def test_an_artifact_that_is_not_the_measured_one_is_refused(report: Report, tmp_path: Path) -> None:
+    fp32, int8 = report.targets[0].candidates
+    assert int8.artifact is not None
+    file = int8.artifact.files[0].model_copy(update={"sha256": "1" * 64})
+    other = int8.model_copy(update={"artifact": int8.artifact.model_copy(update={"files": (file,)})})
+    with pytest.raises(TrustError, match=f"the artifact of {INT8} in target `x86` is not the one that was measured"):
+        rejudge(change(report, candidates=(fp32, other)), tmp_path)
+
+
+def test_a_number_of_images_that_the_samples_do_not_have_is_refused(report: Report, tmp_path: Path) -> None:
+    with pytest.raises(TrustError, match="are not of 9999 validation images"):
+        rejudge(report.model_copy(update={"validation_images": 9999}), tmp_path)
+
+
+def bundle(artifact: Artifact | None, content: bytes, candidate: str, folder: Path) -> str:
+    """Pack a bundle of that artifact beside the report; returns its name."""
+    assert artifact is not None
+    files.write_bytes(folder / "built" / artifact.files[0].path, content)
+    contents = Contents(
+        name="digits", target="x86", candidate=candidate, artifact=artifact.at(folder / "built"),
+        preprocess=Preprocess(), classes=CLASSES, compatible={}, recipe=b"edgeopt: 1\n",
+        golden=(Golden(inputs={"image": np.zeros(4)}, outputs={"scores": np.zeros(4)}),), measurements=(), verdicts=(),
+    )  # fmt: skip
+    pack_bundle(contents, folder / "bundle")
+    pack_file(folder / "bundle", folder / "x86.edgeopt")
+    return "x86.edgeopt"
+
+
+def test_a_bundle_that_holds_something_else_than_the_winner_is_refused(evidence: Evidence, tmp_path: Path) -> None:
+    content = b"the network"
+    sha256 = hashlib.sha256(content).hexdigest()
+    artifact = build_of(ArtifactFile(path="model.onnx", sha256=sha256, size_bytes=len(content)))
+    said = evidence.predictions | {INT8: replace(evidence.predictions[INT8], subject=artifact.digest())}
+    assert evidence.latency is not None
+    digests = tuple(said[side].subject for side in evidence.latency.sides)
+    evidence = replace(evidence, predictions=said, latency=replace(evidence.latency, digests=digests))
+    proven = prove(evidence, artifacts={INT8: artifact})
+    assert proven.targets[0].winner == INT8
+    shipped = change(proven, bundle=bundle(artifact, content, INT8, tmp_path))
+    report = load_report(leave(shipped, evidence, tmp_path))
+    assert rejudge(report, tmp_path) == report
+    bundle(artifact, content, FP32, tmp_path)
+    with pytest.raises(TrustError, match="does not hold the winner of target `x86`"):
+        rejudge(report, tmp_path)
+    (tmp_path / "x86.edgeopt").write_bytes(b"PK\3\4 nothing")
+    with pytest.raises(TrustError, match=r"x86\.edgeopt"):
+        rejudge(report, tmp_path)
+    (tmp_path / "x86.edgeopt").unlink()
+    assert rejudge(report, tmp_path) == report, "the report alone can be judged too"
 
 
 def test_samples_of_other_candidates_are_refused(report: Report, tmp_path: Path) -> None:
