@@ -188,11 +188,21 @@ class _Run:
                 raise DataError(what, "lower its `batch`, or add samples")
 
             least = max((one.images for one in limits(target.budgets)), default=0)
-            if least and self.results.splits().validation.labels() is None:
-                self._tell("the validation split has no labels: the accuracy budget will stay unmeasured")
-            elif images < least:
-                what = f"the validation split has {images} samples"
-                self._tell(f"{what}, and an accuracy budget takes {least} or more: it will stay undecided")
+            if least:
+                self._check_judgeable(least)
+
+    def _check_judgeable(self, least: int) -> None:
+        """What an accuracy budget takes of the validation split."""
+        validation = self.results.splits().validation
+        images, labels = len(validation), validation.labels()
+        if labels is None:
+            self._tell("the validation split has no labels: the accuracy budget will stay unmeasured")
+        elif labels.ndim == 1 and len(set(labels.tolist())) == 1:
+            what = f"every sample of the validation split `{validation.path}` has label {labels[0]}"
+            raise DataError(what, "add samples of the other classes: what always says the same would seem perfect here")
+        elif images < least:
+            what = f"the validation split has {images} samples"
+            self._tell(f"{what}, and an accuracy budget takes {least} or more: it will stay undecided")
 
     def _tell(self, note: str) -> None:
         """A note that a reader must have, told at once: what is left of the run may take hours."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from edgeopt.model import Value
 
+#: beyond these a budget was written in another unit, such as per cent or bytes, and would be met by anything
+MOST_RATIO, MOST_MB = 10.0, 1e5
+
 Confidence = Field(default=0.95, gt=0.5, lt=1.0, description="how sure the verdict must be")
+
+
+def _ratio(description: str) -> Any:
+    return Field(default=None, gt=0, le=MOST_RATIO, description=description)
 
 
 class AccuracyBudget(Value):
@@ -28,11 +35,9 @@ class AccuracyBudget(Value):
 class LatencyBudget(Value):
     """How slow the candidate may be, against a reference in the same run or in milliseconds."""
 
-    max_ratio: float | None = Field(default=None, gt=0, description="largest candidate ÷ original")
-    max_ratio_fp32: float | None = Field(default=None, gt=0, description="largest candidate ÷ float on its backend")
-    max_ratio_baseline: float | None = Field(
-        default=None, gt=0, description="largest candidate ÷ the bundle given with --baseline"
-    )
+    max_ratio: float | None = _ratio("largest candidate ÷ original: 0.5 is twice as fast")
+    max_ratio_fp32: float | None = _ratio("largest candidate ÷ float on its backend")
+    max_ratio_baseline: float | None = _ratio("largest candidate ÷ the bundle given with --baseline")
     p50_ms: float | None = Field(default=None, gt=0, description="upper bound of the median, in milliseconds")
     p90_ms: float | None = Field(default=None, gt=0, description="upper bound of the 90th percentile, in milliseconds")
     p99_ms: float | None = Field(default=None, gt=0, description="upper bound of the 99th percentile, in milliseconds")
@@ -40,11 +45,11 @@ class LatencyBudget(Value):
 
 
 class SizeBudget(Value):
-    max_mb: float = Field(gt=0, description="the artifact's files, in MB of 10^6 bytes")
+    max_mb: float = Field(gt=0, le=MOST_MB, description="the artifact's files, in MB of 10^6 bytes")
 
 
 class MemoryBudget(Value):
-    max_mb: float = Field(gt=0, description="peak resident memory of a session beyond its empty process, in MB")
+    max_mb: float = Field(gt=0, le=MOST_MB, description="peak resident memory of a session beyond its process, in MB")
 
 
 class EnergyBudget(Value):

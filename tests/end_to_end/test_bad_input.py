@@ -318,3 +318,10 @@ def test_nothing_is_trained_where_the_network_as_given_cannot_be_exported(job: J
     ran = job.compile("--keep-going")
     assert ran.code == 5
     assert "fine_tune" in ran.out
+
+
+def test_a_validation_split_of_one_class_is_refused(job: Job) -> None:
+    with np.load(job.folder / "validation.npz") as split:
+        np.savez(job.folder / "validation.npz", image=split["image"], labels=np.full(len(split["labels"]), 2))
+    refused(job.compile(), 2, "every sample of the validation split", "has label 2")
+    nothing_left(job)

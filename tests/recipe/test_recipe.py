@@ -72,6 +72,18 @@ def test_a_variant_can_stand_in_place_of_the_shared_passes(write: Write) -> None
         ("[cat, dog]", "[cat, 1]", ["8:18: `classes[1]` should be a valid string, found `1`; put it in quotes"]),
         ("[cat, dog]", "[cat, cat]", ["8:12: `classes` should name each once, and `cat` is there twice"]),
         ("[cat, dog]", "[cat]", ["8:12: `classes` should have at least 2 items"]),
+        (
+            "{max_drop_pp: 1.0}", "{max_drop_pp: 1 %}",
+            ['`max_drop_pp` should be a valid number, found `"1 %"`'],
+        ),
+        (
+            "accuracy: {max_drop_pp: 1.0}", "latency: {max_ratio: 95}",
+            ["`max_ratio` should be less than or equal to 10, found `95`"],
+        ),
+        (
+            "accuracy: {max_drop_pp: 1.0}", "size: {max_mb: 420000}",
+            ["`max_mb` should be less than or equal to 100000, found `420000`"],
+        ),
         ("{ratio: 0.5}", "{ratio: 1.5}", ["13:29: `ratio` should be less than 1, found `1.5`"]),
         ("{ratio: 0.5}", "{ratoi: 0.5}", ["missing key `ratio`", "unknown key `ratoi`; did you mean `ratio`?"]),
         ("{ratio: 0.5}", "0.5", ["13:5: the options of `prune_channels` should be a mapping"]),
