@@ -14,6 +14,7 @@ import pytest
 
 from edgeopt import registry
 from edgeopt.cli import cli
+from edgeopt.recipe.schema import make_schema
 from edgeopt.recipe.sections import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,8 @@ def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Com
 
 def shown_type(schema: dict[str, Any]) -> str:
     """What a value of a JSON Schema may be, in a word or two."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2].removesuffix("Section").removesuffix("Budget").lower()
     if "enum" in schema:
         return " \\| ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema:
@@ -51,10 +54,16 @@ def shown_type(schema: dict[str, Any]) -> str:
 
 def options_table(model: type[Any]) -> list[str]:
     """A table of the fields of a pydantic model."""
-    schema = model.model_json_schema()
+    return fields_table(model.model_json_schema())
+
+
+def fields_table(schema: dict[str, Any]) -> list[str]:
+    """A table of the properties of a JSON Schema."""
     rows = ["| option | value | default | |", "|---|---|---|---|"]
     for name, field in schema.get("properties", {}).items():
-        default = f"`{json.dumps(field['default'], ensure_ascii=False)}`" if "default" in field else "needed"
+        default = "" if isinstance(field.get("default"), dict) else "needed"
+        if "default" in field and not isinstance(field["default"], dict):
+            default = f"`{json.dumps(field['default'], ensure_ascii=False)}`"
         rows.append(f"| `{name}` | {shown_type(field)} | {default} | {field.get('description', '')} |")
     return rows if len(rows) > 2 else ["No options."]
 
@@ -65,12 +74,24 @@ def make_reference() -> str:
     for name, command in sorted(commands(cli, "edgeopt")):
         context = click.Context(command, info_name=name.removeprefix("edgeopt "), parent=root)
         lines += [f"### `{name}`", f"```\n{command.get_help(context)}\n```"]
+    lines.append("## Recipe")
+    recipe = make_schema()
+    sections = [(name, one) for name, one in recipe["$defs"].items() if one.get("properties")]
+    for name, section in [("the whole", recipe), *sections]:
+        told = [section["description"]] if section.get("description") else []
+        title = shown_type({"$ref": name}) if name[0].isupper() else name
+        lines += [f"### {title}", *told, "\n".join(fields_table(section))]
     lines.append("## Passes")
     for name in registry.names("passes"):
         found = registry.resolve("passes", name)
         lines += [f"### `{name}` ({found.accepts} → {found.produces})", inspect.getdoc(found) or ""]
         lines.append("\n".join(options_table(found)))
-    for kind, title in (("backends", "Backends"), ("data", "Data formats"), ("sources", "Sources")):
+    for kind, title in (
+        ("backends", "Backends"),
+        ("data", "Data formats"),
+        ("metrics", "Metrics"),
+        ("sources", "Sources"),
+    ):
         lines.append(f"## {title}")
         rows = [(name, inspect.getdoc(registry.resolve(kind, name)) or "") for name in registry.names(kind)]
         lines.append("\n".join(f"- `{name}`: {doc.splitlines()[0]}" for name, doc in rows))
