@@ -205,7 +205,20 @@ class QuantizationProfile(Value):
         description="of `quantized_ops`, those that may take integers and give floats, as Gemm in ONNX Runtime",
     )
     quantize_bias: bool = True
-    quantize_residual: bool = Field(default=True, description="both inputs of Add, or the skip branch only")
+    quantize_residual: bool = Field(
+        default=True, description="both inputs of a sum; else the skip branch only, so that the other one is fused"
+    )
+    quantize_outputs: bool = Field(
+        default=True, description="pairs behind operators that compute in integers, too; else only before them"
+    )
+    integer_outputs: bool = Field(default=False, description="what makes an output of the graph is in integers, too")
+    least_channels: int = Field(
+        default=0, description="with fewer, and no multiple of `channel_multiple`, a convolution stays in float"
+    )
+    channel_multiple: int = 1
+    fixed_ranges: dict[str, tuple[float, float]] = Field(
+        default={}, description="operator → the range of its result, whatever calibration saw"
+    )
 
 
 Facts = Mapping[str, str | int | float]

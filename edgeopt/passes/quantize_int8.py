@@ -47,8 +47,9 @@ class QuantizeInt8(Pass):
     def apply(self, model: Model, context: Context) -> PassResult:
         from edgeopt.onnx_graph import load_graph, save_graph
         from edgeopt.quantization.fold import fold
-        from edgeopt.quantization.insert import insert_pairs, make_quantizers, to_activation_range
+        from edgeopt.quantization.insert import insert_pairs
         from edgeopt.quantization.placement import make_placement
+        from edgeopt.quantization.scheme import make_scheme
 
         assert context.profile is not None
         assert context.calibration is not None
@@ -56,13 +57,13 @@ class QuantizeInt8(Pass):
         placement = make_placement(graph, context.profile, self.keep_float, self.per_channel)
         _require_work(placement, context.profile)
         ranges = _calibrate(graph, placement, model, context.calibration, context)
-        quantizers = make_quantizers(placement, ranges, context.profile)
-        quantized = insert_pairs(graph, placement, quantizers, context.profile)
+        scheme = make_scheme(graph, placement, ranges, context.profile)
+        quantized = insert_pairs(graph, scheme)
         fidelity = _compare(graph, quantized, model, context.calibration.first(COMPARED_SAMPLES))
         value = OnnxValue()
         save_graph(quantized, context.folder / value.file)
-        known = {tensor: to_activation_range(quantizer) for tensor, quantizer in quantizers.items()}
-        result = model.model_copy(update={"value": value, "ranges": known, "folder": context.folder})
+        known = {"value": value, "ranges": scheme.activation_ranges(), "folder": context.folder}
+        result = model.model_copy(update=known)
         facts = {**self._facts(graph, placement, len(context.calibration)), "sqnr_db": round(fidelity, 2)}
         return PassResult(write_model(result, context.folder), True, facts)
 

@@ -7,6 +7,7 @@ The flow, one file each:
     placement     which tensors get a pair, and who reads it, by the profile that the target's backend declares
     calibration   the range of each of those tensors, streamed from calibration batches
     arithmetic    from ranges to scales and zero points, and from floats to integers
+    scheme        all of these choices together: what a calibration, a correction or a training ends in
     insert        the graph with its pairs, integer weights and integer biases
 
 A profile is plain data: nothing here knows a backend. A new way to find ranges is one more file beside `calibration`.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 IntegerType = Literal["uint8", "int8"]
+WeightMethod = Literal["minmax", "mse"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -27,6 +28,9 @@ SCALE_SPREAD = 2.0**-24
 
 #: SQNR of equal arrays, which would be infinite
 SQNR_LIMIT_DB = 200.0
+
+#: of the largest weight that `mse` tries, the whole first: of equals the first is taken
+WEIGHT_SHARES = tuple(np.linspace(1.0, 0.4, 61))
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -50,16 +54,20 @@ class Quantizer:
         scale: float32, positive; shape () for the whole tensor, or (channels,) along `axis`.
         zero_point: of the shape of `scale`; its dtype is that of the integers.
         axis: the axis that has a scale of its own, or None.
+        reach: how far the integers may be from the zero point; as far as their type goes where it is None.
     """
 
     scale: NDArray[np.float32]
     zero_point: NDArray[Any]
     axis: int | None = None
+    reach: int | None = None
 
     def quantize(self, values: Floats) -> NDArray[Any]:
         """`values` as integers: rounded half to even, saturating."""
         limits = np.iinfo(self.zero_point.dtype)
         steps = np.rint(values.astype(np.float64) / self._along(self.scale, values.ndim))
+        if self.reach is not None:
+            steps = np.clip(steps, -self.reach, self.reach)
         moved = steps + self._along(self.zero_point, values.ndim).astype(np.float64)
         integers: NDArray[Any] = np.clip(moved, limits.min, limits.max).astype(self.zero_point.dtype)
         return integers
@@ -87,18 +95,40 @@ def activation_quantizer(values: Range, dtype: IntegerType, symmetric: bool) -> 
     return Quantizer(np.asarray(scale, np.float32), np.asarray(zero_point, dtype))
 
 
-def weight_quantizer(weight: Floats, dtype: IntegerType, bits: int, axis: int | None) -> Quantizer:
+def weight_quantizer(
+    weight: Floats, dtype: IntegerType, bits: int, axis: int | None, method: WeightMethod = "minmax"
+) -> Quantizer:
     """Symmetric scales, one per channel along `axis`, or one for all where it is None.
+
+    They hold the largest weight, or by `mse` cut off as much as makes the squared error of all weights smallest.
 
     With 7 bits the integers stay within ±64, so that the sum of two products with uint8 fits into int16. A channel of
     zeros, or nearly, gets a scale within `SCALE_SPREAD` of the largest.
     """
     others = None if axis is None else tuple(index for index in range(weight.ndim) if index != axis)
     largest = np.abs(weight).max(axis=others, initial=0.0).astype(np.float64)
-    scale = largest / min(127, 2 ** (bits - 1))
+    limit = min(127, 2 ** (bits - 1))
+    scale = (largest if method == "minmax" else largest * _best_shares(weight, largest, limit, others)) / limit
     floor = max(float(scale.max(initial=0.0)) * SCALE_SPREAD, _TINY)
     scale = np.where(largest.max(initial=0.0) > _TINY, np.maximum(scale, floor), 1.0).astype(np.float32)
-    return Quantizer(scale, np.full(scale.shape, 0 if dtype == "int8" else 128, dtype), axis)
+    return Quantizer(scale, np.full(scale.shape, 0 if dtype == "int8" else 128, dtype), axis, limit)
+
+
+def _best_shares(
+    weight: Floats, largest: NDArray[np.float64], limit: int, others: tuple[int, ...] | None
+) -> NDArray[np.float64]:
+    """Of each channel, or of the whole, the share of its largest weight that makes the squared error smallest."""
+    exact = weight.astype(np.float64)
+    full = np.maximum(np.abs(exact).max(axis=others, keepdims=True, initial=0.0), _TINY) / limit
+    best, least = np.ones_like(full), np.full_like(full, np.inf)
+    for share in WEIGHT_SHARES:
+        scale = full * share
+        error = np.square(np.clip(np.rint(exact / scale), -limit, limit) * scale - exact).sum(
+            axis=others, keepdims=True
+        )
+        best, least = np.where(error < least, share, best), np.minimum(error, least)
+    shares: NDArray[np.float64] = best.reshape(largest.shape)
+    return shares
 
 
 def make_room_for_bias(weights: Quantizer, bias: Floats, activation_scale: float) -> Quantizer:
@@ -107,7 +137,7 @@ def make_room_for_bias(weights: Quantizer, bias: Floats, activation_scale: float
     if weights.axis is None:
         needed = needed.max(initial=0.0)
     scale = np.maximum(weights.scale, needed * (1 + 1e-6)).astype(np.float32)
-    return Quantizer(scale, weights.zero_point, weights.axis)
+    return replace(weights, scale=scale)
 
 
 def bias_quantizer(weights: Quantizer, activation_scale: float, channels: int) -> Quantizer:

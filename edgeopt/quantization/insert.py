@@ -6,7 +6,6 @@ a DequantizeLinear. Names follow from the graph alone, so equal graphs and range
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,48 +13,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeopt.model import ActivationRange, QuantizationProfile
-from edgeopt.quantization.arithmetic import (
-    Quantizer,
-    Range,
-    activation_quantizer,
-    bias_quantizer,
-    make_room_for_bias,
-    weight_quantizer,
-)
+from edgeopt.quantization.arithmetic import Quantizer, bias_quantizer
 from edgeopt.quantization.fold import remove_unused_initializers
-from edgeopt.quantization.placement import Placement, Weighted
+from edgeopt.quantization.placement import Weighted
+from edgeopt.quantization.scheme import Scheme
 from edgeopt.quantization.wiring import attribute
 
-Quantizers = dict[str, Quantizer]
 
-
-def make_quantizers(placement: Placement, ranges: Mapping[str, Range], profile: QuantizationProfile) -> Quantizers:
-    """One quantizer per pair; tensors with the same root share the one that holds the ranges of all of them."""
-    joined: dict[str, Range] = {}
-    for pair in placement.pairs:
-        values = ranges[pair.tensor]
-        joined[pair.root] = values.union(joined.get(pair.root, values))
-    made = {
-        root: activation_quantizer(values, profile.activation_dtype, profile.activation_symmetric)
-        for root, values in joined.items()
-    }
-    return {pair.tensor: made[pair.root] for pair in placement.pairs}
-
-
-def to_activation_range(quantizer: Quantizer) -> ActivationRange:
-    """The quantizer as plain data that travels with the model."""
-    scale, zero_point = np.atleast_1d(quantizer.scale), np.atleast_1d(quantizer.zero_point)
-    return ActivationRange(scale=tuple(map(float, scale)), zero_point=tuple(map(int, zero_point)), axis=quantizer.axis)
-
-
-def insert_pairs(
-    graph: onnx.ModelProto, placement: Placement, quantizers: Quantizers, profile: QuantizationProfile
-) -> onnx.ModelProto:
-    """A new graph with the pairs of `placement`; the given one, folded, is left as it was."""
+def insert_pairs(graph: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProto:
+    """A new graph with the pairs of the scheme; the given one, folded, is left as it was."""
     quantized = onnx.ModelProto()
     quantized.CopyFrom(graph)
-    _Inserter(quantized.graph, placement, quantizers, profile).insert()
+    _Inserter(quantized.graph, scheme).insert()
     remove_unused_initializers(quantized.graph)
     return quantized
 
@@ -63,10 +32,8 @@ def insert_pairs(
 class _Inserter:
     """Rewrites one graph in place."""
 
-    def __init__(
-        self, graph: onnx.GraphProto, placement: Placement, quantizers: Quantizers, profile: QuantizationProfile
-    ) -> None:
-        self.graph, self.quantizers, self.profile = graph, quantizers, profile
+    def __init__(self, graph: onnx.GraphProto, scheme: Scheme) -> None:
+        self.graph, self.scheme, placement = graph, scheme, scheme.placement
         self.arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.taken = {*self.arrays, *(name for node in graph.node for name in (node.name, *node.input, *node.output))}
         self.pairs = {pair.tensor: pair for pair in placement.pairs}
@@ -109,7 +76,7 @@ class _Inserter:
             return []
         root = self.pairs[tensor].root
         if root not in self.parameters:
-            self.parameters[root] = self._add_parameters(root, self.quantizers[tensor])
+            self.parameters[root] = self._add_parameters(root, self.scheme.activations[tensor])
         inputs = [source, *self.parameters[root]]
         return [self._make_node("QuantizeLinear", tensor, inputs, self.integers[tensor]), *self._dequantize(tensor)]
 
@@ -136,26 +103,25 @@ class _Inserter:
 
     def _read_integers(self, node: onnx.NodeProto, weighted: Weighted) -> list[onnx.NodeProto]:
         """Turn weight and bias of `node` into integers; returns the nodes that dequantize them for it."""
-        weight = self.arrays[weighted.weight]
-        activation_scale = float(self.quantizers[weighted.activation].scale)
-        quantizer = weight_quantizer(weight, self.profile.weight_dtype, self.profile.weight_bits, weighted.axis)
-        if weighted.bias is None or not self.profile.quantize_bias:
-            return [self._constant(node, 1, weight, quantizer)]
-        bias = self.arrays[weighted.bias].reshape(-1)
-        quantizer = make_room_for_bias(quantizer, bias, activation_scale)
-        return [
-            self._constant(node, 1, weight, quantizer),
-            self._constant(node, 2, bias, bias_quantizer(quantizer, activation_scale, len(bias))),
-        ]
+        quantizer = self.scheme.weights[weighted.node]
+        chosen = self.scheme.integers.get(weighted.node)
+        integers = quantizer.quantize(self.arrays[weighted.weight]) if chosen is None else chosen
+        nodes = [self._constant(node, 1, integers, quantizer)]
+        if weighted.bias is not None and self.scheme.profile.quantize_bias:
+            bias = self.arrays[weighted.bias].reshape(-1)
+            scale = float(self.scheme.activations[weighted.activation].scale)
+            steps = bias_quantizer(quantizer, scale, len(bias))
+            nodes.append(self._constant(node, 2, steps.quantize(bias), steps))
+        return nodes
 
     def _constant(self, node: onnx.NodeProto, index: int, values: NDArray[Any], quantizer: Quantizer) -> onnx.NodeProto:
-        """Let `node` read `values` through a DequantizeLinear, which is returned.
+        """Let `node` read the integers `values` through a DequantizeLinear, which is returned.
 
         The names come from the node: a weight that several nodes share is quantized for each of them.
         """
         name = f"{node.name}_{('activation', 'weight', 'bias')[index]}"
         integers, result = self._fresh(f"{name}_quantized"), self._fresh(f"{name}_dequantized")
-        self._add(integers, quantizer.quantize(values))
+        self._add(integers, values)
         node.input[index] = result
         inputs = [integers, *self._add_parameters(name, quantizer)]
         return self._make_node("DequantizeLinear", name, inputs, result, quantizer.axis)

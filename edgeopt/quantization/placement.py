@@ -87,7 +87,7 @@ class _Placer:
     """The state of one placement.
 
     `quantized`: tensors that have a pair. `closed`: those whose every reader sees the dequantized tensor, because the
-    node that makes them is to be fused with the pair.
+    node that makes them is to be fused with the pair. `skips`: sum → the one input that it reads through a pair.
     """
 
     def __init__(
@@ -97,13 +97,17 @@ class _Placer:
         self.weighted: dict[str, Weighted] = {}
         self.joins: dict[str, onnx.NodeProto] = {}
         self.moves: dict[str, onnx.NodeProto] = {}
+        self.skips: dict[str, str] = {}
         self.quantized: set[str] = set()
         self.closed: set[str] = set()
 
     def place(self) -> Placement:
         self._take_weighted()
-        self._take_reached()
-        self._drop_unneeded()
+        if self.profile.quantize_outputs:
+            self._take_reached()
+            self._drop_unneeded()
+        else:
+            self._take_skips()
         roots = self._roots()
         integer = (*self.weighted, *self.joins)
         order = [*self.wiring.inputs, *self.wiring.producers]
@@ -122,7 +126,7 @@ class _Placer:
                 self.weighted[node.name] = weighted
                 self.quantized.add(weighted.activation)
         for node in map(self.wiring.nodes.__getitem__, self.weighted):
-            if node.op_type not in self.profile.float_output_ops:
+            if self.profile.quantize_outputs and node.op_type not in self.profile.float_output_ops:
                 self._close(self._result(node))
 
     def _take_reached(self) -> None:
@@ -140,12 +144,46 @@ class _Placer:
                 self.joins[node.name] = node
                 self._close(self._result(node))
 
+    def _take_skips(self) -> None:
+        """Where only inputs get pairs, let each sum that follows a weighted operator read its skip branch as integers.
+
+        The other branch has none in between, so that operator and sum are one kernel. Where both come from weighted
+        operators, it is the longer one, as the shortcut of a stage has one operator and the branch beside it several.
+        (As TensorRT's and ModelOpt's documentation of explicit quantization ask for.)
+        """
+        if "Add" not in self.profile.quantized_ops:
+            return
+        depths = self._depths()
+        for node in self._allowed(("Add",)):
+            read = self._activations(node)
+            fusable = [name for name in read if self._is_weighted_result(name)]
+            if len(read) == 2 and read == list(node.input) and fusable:
+                main = max(fusable, key=lambda name: depths.get(name, 0))
+                self.skips[node.name] = next(name for name in read if name != main)
+                self.joins[node.name] = node
+                self.quantized.add(self.skips[node.name])
+
+    def _is_weighted_result(self, tensor: str) -> bool:
+        """Whether a weighted operator makes the tensor for one reader alone."""
+        node = self.wiring.producers.get(tensor)
+        return node is not None and node.name in self.weighted and self.wiring.sole_reader(tensor) is not None
+
+    def _depths(self) -> dict[str, int]:
+        """Tensor → the weighted operators on the longest way to it."""
+        depths: dict[str, int] = {}
+        for node in self.wiring.nodes.values():
+            depth = max((depths.get(name, 0) for name in node.input), default=0) + (node.name in self.weighted)
+            depths |= dict.fromkeys(node.output, depth)
+        return depths
+
     def _drop_unneeded(self) -> None:
         """Leave in float the operators whose integers nobody reads, the last ones first."""
         for name in reversed([name for name in self.wiring.nodes if name in self.joins or name in self.moves]):
             node = self.wiring.nodes[name]
             results = [self._result(node)] if name in self.joins else self._moved(node)
-            if not any(self._reads_integers(reader.name) for each in results for reader in self.wiring.readers[each]):
+            readers = [reader.name for each in results for reader in self.wiring.readers[each]]
+            ends = self.profile.integer_outputs and not self.wiring.outputs.isdisjoint(results)
+            if not ends and not any(map(self._reads_integers, readers)):
                 self.joins.pop(name, None)
                 self.moves.pop(name, None)
                 self.quantized.difference_update(results)
@@ -169,7 +207,10 @@ class _Placer:
 
     def _pair(self, tensor: str, roots: dict[str, str]) -> Pair:
         closed = tensor in self.closed
-        names = [node.name for node in self.wiring.readers[tensor] if closed or self._reads_integers(node.name)]
+        names = [
+            node.name for node in self.wiring.readers[tensor]
+            if (closed or self._reads_integers(node.name)) and self.skips.get(node.name, tensor) == tensor
+        ]  # fmt: skip
         readers = tuple(name for name in names if not self._moves_integers(name))
         return Pair(tensor, roots[tensor], readers, leaves=closed and tensor in self.wiring.outputs)
 
@@ -235,7 +276,18 @@ class _Placer:
         channels = array.shape[axis] * (attribute(node, "group", 1) if node.op_type == "ConvTranspose" else 1)
         if bias and (bias_array is None or bias_array.shape not in ((channels,), (1, channels))):
             return None
+        if not self._is_worth_it(node, array.shape, channels):
+            return None
         return Weighted(node.name, activation, weight, bias or None, axis if self.per_channel else None)
+
+    def _is_worth_it(self, node: onnx.NodeProto, shape: tuple[int, ...], channels: int) -> bool:
+        """Whether the target has an integer kernel for so few channels that is no slower than its float one."""
+        least, multiple = self.profile.least_channels, self.profile.channel_multiple
+        group = attribute(node, "group", 1)
+        if group > 1:
+            return not least or (channels % multiple == 0 and min(shape[2:], default=1) >= 3)
+        fewest = min(shape[:2])
+        return fewest >= least or all(size % multiple == 0 for size in shape[:2])
 
 
 def _only_moves(node: onnx.NodeProto, wiring: Wiring) -> bool:

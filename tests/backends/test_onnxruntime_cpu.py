@@ -18,8 +18,9 @@ from edgeopt.errors import BackendError, MissingError
 from edgeopt.model import ActivationRange, Artifact, Model
 from edgeopt.quantization.arithmetic import Range
 from edgeopt.quantization.fold import fold
-from edgeopt.quantization.insert import insert_pairs, make_quantizers
+from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import make_placement
+from edgeopt.quantization.scheme import make_scheme
 
 
 def build(model: Model, folder: Path) -> Artifact:
@@ -147,7 +148,7 @@ def test_a_layer_that_is_kept_in_float_runs_in_float(onnx_model: Model, tmp_path
     chosen = [node.name for node in graph.graph.node if node.op_type == "Conv"][1]
     placement = make_placement(graph, profile, [chosen])
     ranges = {pair.tensor: Range(0.0, 4.0) for pair in placement.pairs}  # so that every Relu folds
-    quantized = insert_pairs(graph, placement, make_quantizers(placement, ranges, profile), profile)
+    quantized = insert_pairs(graph, make_scheme(graph, placement, ranges, profile))
     opened = tmp_path / "opened.onnx"
     open_runtime(quantized.SerializeToString(), 1, optimized_model_filepath=str(opened))
     operators = [node.op_type for node in onnx.load(opened).graph.node]

@@ -22,8 +22,9 @@ from edgeopt.model import Artifact, list_files
 from edgeopt.onnx_graph import input_specs, output_specs
 from edgeopt.quantization.calibration import collect_minmax
 from edgeopt.quantization.fold import fold
-from edgeopt.quantization.insert import insert_pairs, make_quantizers
+from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import make_placement
+from edgeopt.quantization.scheme import make_scheme
 
 #: as ONNX Runtime's kernels for it are, what is found is found on x86 alone
 on_x86 = pytest.mark.skipif(platform.machine().lower() not in X86, reason="it is about x86")
@@ -101,7 +102,7 @@ def quantize(network: onnx.ModelProto, keep_float: Sequence[str] = (), **changes
     folded = fold(network)
     placement = make_placement(folded, wanted, keep_float)
     ranges = collect_minmax(folded, [pair.tensor for pair in placement.pairs], make_images(network, seed=1))
-    return insert_pairs(folded, placement, make_quantizers(placement, ranges, wanted), wanted)
+    return insert_pairs(folded, make_scheme(folded, placement, ranges, wanted))
 
 
 def spoil(quantized: onnx.ModelProto, layer: str, factor: int = 8) -> onnx.ModelProto:

@@ -6,10 +6,11 @@ import onnx
 
 from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
 from edgeopt.explain.accuracy import find_noise, lost_before
-from edgeopt.quantization.arithmetic import Range, activation_quantizer
+from edgeopt.quantization.arithmetic import Range
 from edgeopt.quantization.fold import fold
 from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import make_placement
+from edgeopt.quantization.scheme import make_scheme
 from edgeopt.report import CandidateResult
 from tests.explain.conftest import make_images, make_network, quantize, spoil
 from tests.report.conftest import make_candidate, make_target, measure
@@ -57,8 +58,8 @@ def test_weights_of_one_scale_are_named() -> None:
     network = make_network((16, 16), size=16)
     folded, profile = fold(network), OnnxruntimeCpu().profile()
     placement = make_placement(folded, profile, per_channel=False)
-    quantizers = {pair.tensor: activation_quantizer(Range(-4, 4), "uint8", False) for pair in placement.pairs}
-    found = find(insert_pairs(folded, placement, quantizers, profile), network)
+    ranges = {pair.tensor: Range(-4, 4) for pair in placement.pairs}
+    found = find(insert_pairs(folded, make_scheme(folded, placement, ranges, profile)), network)
     sentence, edit, _ = found["per_tensor_weights"]
     assert "in 2 convolutions, as in `conv0`" in sentence
     assert edit == "quantize_int8: {per_channel: true}"

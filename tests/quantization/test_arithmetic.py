@@ -16,6 +16,7 @@ from edgeopt.quantization.arithmetic import (
     IntegerType,
     Quantizer,
     Range,
+    WeightMethod,
     activation_quantizer,
     bias_quantizer,
     make_room_for_bias,
@@ -179,3 +180,21 @@ def test_sqnr_is_that_of_the_worst_tensor() -> None:
 def test_a_quantizer_along_an_axis_scales_each_of_its_channels() -> None:
     quantizer = Quantizer(np.asarray([1.0, 10.0], np.float32), np.zeros(2, np.int8), axis=1)
     assert quantizer.quantize(np.full((1, 2, 1), 20.0, np.float32)).ravel().tolist() == [20, 2]
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+@pytest.mark.parametrize("axis", [0, None])
+def test_mse_cuts_outliers_off_where_that_makes_the_whole_error_smaller(bits: int, axis: int | None) -> None:
+    weight = np.random.default_rng(0).normal(0, 0.1, (4, 20_000)).astype(np.float32)
+    weight[1, 0] = 1.0
+
+    def error(method: WeightMethod) -> float:
+        quantizer = weight_quantizer(weight, "int8", bits, axis, method)
+        integers = quantizer.quantize(weight)
+        assert np.abs(integers.astype(int)).max() <= min(127, 2 ** (bits - 1))
+        return float(np.square(quantizer.dequantize(integers) - weight).sum())
+
+    assert error("mse") < 0.95 * error("minmax")
+    even = np.linspace(-1, 1, 255, dtype=np.float32)[None]
+    kept = weight_quantizer(even, "int8", 8, axis, "mse").scale
+    np.testing.assert_array_equal(kept, weight_quantizer(even, "int8", 8, axis).scale)

@@ -18,8 +18,9 @@ from edgeopt.onnx_graph import make_session, run_session, serialize
 from edgeopt.quantization.arithmetic import Range, sqnr_db
 from edgeopt.quantization.calibration import collect_minmax
 from edgeopt.quantization.fold import fold
-from edgeopt.quantization.insert import insert_pairs, make_quantizers, to_activation_range
+from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import make_placement
+from edgeopt.quantization.scheme import make_scheme
 
 Make = Callable[..., Any]
 
@@ -34,7 +35,7 @@ def quantize(
     graph = fold(given)
     placement = make_placement(graph, profile, **options)
     ranges = collect_minmax(graph, [pair.tensor for pair in placement.pairs], [inputs])
-    quantized = insert_pairs(graph, placement, make_quantizers(placement, ranges, profile), profile)
+    quantized = insert_pairs(graph, make_scheme(graph, placement, ranges, profile))
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
 
@@ -283,11 +284,12 @@ def test_tensors_with_one_root_share_the_range_that_holds_all(
     make_graph: Make, weights: Make, profile: QuantizationProfile
 ) -> None:
     body = "c = Conv (x, w) m = MaxPool <kernel_shape = [2, 2]> (c) y = Conv (m, w)"
-    placement = make_placement(make_graph(body, w=weights(3, 3, 1, 1)), profile)
+    graph = make_graph(body, w=weights(3, 3, 1, 1))
+    placement = make_placement(graph, profile)
     ranges = {pair.tensor: Range(0, 1) for pair in placement.pairs} | {"c": Range(-1, 2), "m": Range(0, 3)}
-    quantizers = make_quantizers(placement, ranges, profile)
-    assert quantizers["c"] is quantizers["m"]
-    known = to_activation_range(quantizers["c"])
+    scheme = make_scheme(graph, placement, ranges, profile)
+    assert scheme.activations["c"] is scheme.activations["m"]
+    known = scheme.activation_ranges()["c"]
     assert known.scale == (pytest.approx(4 / 255),)
     assert known.zero_point == (64,)
     assert known.axis is None

@@ -11,7 +11,10 @@ import pytest
 
 from edgeopt.errors import PassError
 from edgeopt.model import QuantizationProfile
+from edgeopt.quantization.arithmetic import Range
 from edgeopt.quantization.placement import Placement, make_placement
+from edgeopt.quantization.profiles import LITERT, TENSORRT
+from edgeopt.quantization.scheme import make_scheme
 
 Make = Callable[..., Any]
 
@@ -177,3 +180,49 @@ def test_what_is_not_float32_is_let_alone(make_graph: Make, profile: Quantizatio
     placement = make_placement(graph, profile)
     assert placement.pairs == ()
     assert placement.float_nodes == ("y",)
+
+
+BOTTLENECK = """
+    s = Conv (x, w1) r1 = Relu (s)
+    c1 = Conv (r1, w2) r2 = Relu (c1) c2 = Conv (r2, w3) d = Conv (r1, w3) a = Add (d, c2) r3 = Relu (a)
+    c3 = Conv (r3, w3) b = Add (c3, r3) r4 = Relu (b) g = GlobalAveragePool (r4) f = Flatten (g) y = Gemm (f, v)
+"""
+
+
+def test_tensorrt_has_pairs_before_integer_operators_and_on_the_skip_branch_alone(
+    make_graph: Make, weights: Make
+) -> None:
+    wide = weights(16, 16, 1, 1)
+    graph = make_graph(BOTTLENECK, w1=weights(16, 3, 1, 1), w2=wide, w3=wide, v=weights(16, 10))
+    placement = make_placement(graph, TENSORRT)
+    assert readers(placement) == {"r1": ("c1", "d"), "r2": ("c2",), "d": ("a",), "r3": ("c3", "b")}
+    assert not {"s", "y"} & set(placement.integer_nodes), "of 3 and of 10 channels"
+    assert not any(pair.leaves for pair in placement.pairs)
+
+
+@pytest.mark.parametrize(
+    ("shape", "group", "integer"),
+    [
+        ((16, 16, 3, 3), 1, True), ((8, 8, 3, 3), 1, True), ((12, 16, 3, 3), 1, False), ((16, 12, 3, 3), 1, False),
+        ((16, 1, 3, 3), 16, True), ((12, 1, 3, 3), 12, False), ((16, 1, 1, 1), 16, False),
+    ],
+)  # fmt: skip
+def test_tensorrt_leaves_convolutions_of_few_channels_in_float(
+    shape: tuple[int, ...], group: int, integer: bool, make_graph: Make, weights: Make
+) -> None:
+    body = f"p = Conv (x, w) y = Conv <group = {group}> (p, v)"
+    graph = make_graph(body, w=weights(shape[1] * group, 3, 1, 1), v=weights(*shape))
+    assert ("y" in make_placement(graph, TENSORRT).integer_nodes) == integer
+
+
+def test_litert_is_in_integers_to_the_end_and_what_is_joined_shares_a_scale(make_graph: Make, weights: Make) -> None:
+    body = "a = Conv (x, w) b = Conv (x, v) c = Concat <axis = 1> (a, b) s = Sigmoid (c) y = Mul (c, s)"
+    graph = make_graph(body, w=weights(4, 3, 1, 1), v=weights(4, 3, 1, 1, seed=1))
+    placement = make_placement(graph, LITERT)
+    roots = {pair.tensor: pair.root for pair in placement.pairs}
+    assert roots["a"] == roots["b"] == roots["c"]
+    assert placement.float_nodes == ()
+    assert placement.pairs[-1].leaves
+    ranges = {pair.tensor: Range(-3, 3) for pair in placement.pairs}
+    scheme = make_scheme(graph, placement, ranges, LITERT)
+    assert (float(scheme.activations["s"].scale), int(scheme.activations["s"].zero_point)) == (1 / 256, -128)
