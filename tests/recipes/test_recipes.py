@@ -28,6 +28,13 @@ def find_cifar10() -> Path:
 
 
 WEIGHTS = find_cifar10() / "resnet20-12fca82f.th"
+#: factory, parameters, multiply-accumulates
+CIFAR10_NETWORKS = (
+    ("mobilenetv2.py:MobileNetV2", 285_778, 9_986_432),
+    ("mobilenetv3.py:MobileNetV3", 508_552, 9_442_848),
+    ("efficientnet.py:EfficientNet", 223_032, 7_190_720),
+    ("densenet.py:DenseNet", 260_458, 14_772_096),
+)
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted(RECIPES.glob("*.yaml"))])
@@ -79,6 +86,17 @@ def test_the_resnet20_has_the_size_that_is_known_of_it() -> None:
     network = call_factory(RECIPES, "cifar10/network.py:ResNet20", {}).eval()
     assert sum(parameter.numel() for parameter in network.parameters()) == 269_722
     assert count_macs(network, [torch.zeros(1, 3, 32, 32)]) == pytest.approx(40.6e6, rel=0.01)
+
+
+@pytest.mark.parametrize(("factory", "parameters", "macs"), CIFAR10_NETWORKS)
+def test_the_networks_for_cifar10_have_the_size_that_the_readme_states(
+    factory: str, parameters: int, macs: int
+) -> None:
+    import torch
+
+    network = call_factory(RECIPES, f"cifar10/{factory}", {}).eval()
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert count_macs(network, [torch.zeros(1, 3, 32, 32)]) == macs
 
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no CIFAR-10: see recipes/README.md")
