@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeopt import files
 from edgeopt.data import Samples
-from edgeopt.model import Model, QuantizationProfile
+from edgeopt.model import Model, QuantizationProfile, canonical_json
 from edgeopt.workers import Progress, report_progress
 
 #: a checkpoint begins with the SHA-256 of the rest
@@ -48,6 +48,29 @@ class Checkpoints:
         return [] if self.folder is None else sorted(self.folder.glob("*.checkpoint"))
 
 
+@dataclass(frozen=True)
+class Memo:
+    """What a step found out that another one may want, by what it was found from; `data_key` names the data.
+
+    A memo is a saving and never a result: what is damaged or gone is found out again.
+    """
+
+    folder: Path
+    data_key: str
+
+    def get(self, parts: object) -> bytes | None:
+        """What was put for these parts, which are plain data; None where nothing sound was."""
+        stored = _read(self._path(parts))
+        digest, data = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+        return data if stored and hashlib.sha256(data).digest() == digest else None
+
+    def put(self, parts: object, data: bytes) -> None:
+        files.write_bytes(self._path(parts), hashlib.sha256(data).digest() + data)
+
+    def _path(self, parts: object) -> Path:
+        return self.folder / f"{hashlib.sha256(canonical_json([self.data_key, parts])).hexdigest()}.memo"
+
+
 def _read(path: Path) -> bytes:
     """The bytes of a file; none where it cannot be read, as on a failing disk."""
     try:
@@ -69,6 +92,7 @@ class Context:
         threads, batch: of the target.
         progress: tells a short text and a fraction.
         checkpoints: state that survives a kill.
+        memo: what other steps found out from the same data.
     """
 
     folder: Path
@@ -83,3 +107,4 @@ class Context:
     batch: int = 1
     progress: Callable[[str, float | None], None] = report_progress
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    memo: Memo | None = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeopt import registry, workers
 from edgeopt.baseline import load_preprocess
-from edgeopt.context import Checkpoints, Context
+from edgeopt.context import Checkpoints, Context, Memo
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits
 from edgeopt.errors import EdgeoptError
@@ -191,5 +191,6 @@ def _context(task: Task) -> Context:
         lent["original"] = results.model(LOAD)
     return Context(
         folder=task.folder, seed=results.plan.recipe.seed, profile=profile_of(step),
-        checkpoints=Checkpoints(task.store.checkpoints(step.key)), **lent,
+        checkpoints=Checkpoints(task.store.checkpoints(step.key)),
+        memo=Memo(task.store.memos, results.plan.step(SPLIT).key), **lent,
     )  # fmt: skip

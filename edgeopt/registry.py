@@ -21,6 +21,7 @@ INTERFACES = {
     "metrics": "Metric",
     "passes": "Pass",
     "backends": "Backend",
+    "quantization.calibrators": "Calibrator",
     "counters": "EnergyCounter",
     "report": "ReportFormat",
 }
@@ -90,4 +91,6 @@ def _implements(kind: str, found: object) -> bool:
 
 
 def _singular(kind: str) -> str:
-    return {"passes": "pass", "data": "data format", "report": "report format"}.get(kind, kind.removesuffix("s"))
+    return {"passes": "pass", "data": "data format", "report": "report format"}.get(
+        kind, kind.rpartition(".")[2].removesuffix("s")
+    )

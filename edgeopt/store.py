@@ -3,6 +3,7 @@
     <root>/steps/<key>/entry.json     what the step was, the parts of its key, its result, every file with its digest
     <root>/steps/<key>/files/         what it wrote
     <root>/checkpoints/<key>/         the state of a step that has not finished
+    <root>/memos/                     what saves steps work that another one has done; checked, and never a result
     <root>/latest/<slot>.json         step id → key of its last run: what `cache why` compares with
     <root>/locks/                     kernel locks; never deleted
 
@@ -141,6 +142,11 @@ class Store:
         self.forget_checkpoints(key)
         return Found(entry, self._folder(key) / "files")
 
+    @property
+    def memos(self) -> Path:
+        """Where steps keep what saves others work."""
+        return self.root / "memos"
+
     def checkpoints(self, key: str) -> Path:
         """Where a step keeps the state that survives a kill."""
         return self.root / "checkpoints" / key
@@ -190,11 +196,11 @@ class Store:
             if not held:
                 return None
             limit, count, size = time.time() - older_than_days * 86400, 0, 0
-            for folder in [*(self.root / "steps").glob("*"), *(self.root / "checkpoints").glob("*")]:
-                if folder.stat().st_mtime < limit:
-                    size += size_of(folder)
+            for place in (path for name in ("steps", "checkpoints", "memos") for path in (self.root / name).glob("*")):
+                if place.stat().st_mtime < limit:
+                    size += size_of(place) if place.is_dir() else place.stat().st_size
                     count += 1
-                    files.remove(folder)
+                    files.remove(place)
             return count, size
 
     def forget_checkpoints(self, key: str) -> None:
@@ -202,7 +208,7 @@ class Store:
             files.remove(self.checkpoints(key))
 
     def _sweep(self) -> None:
-        places = ("steps", "latest", "digests", "checkpoints")
+        places = ("steps", "latest", "digests", "checkpoints", "memos")
         for folder in (self.root, *(self.root / place for place in places), *self.root.glob("checkpoints/*")):
             files.sweep(folder)
 

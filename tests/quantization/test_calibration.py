@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import numpy as np
 import onnx
 import pytest
 
+from edgeopt.context import Memo
 from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.errors import PassError
 from edgeopt.model import TensorSpec
 from edgeopt.onnx_graph import make_session
 from edgeopt.quantization.arithmetic import Range
-from edgeopt.quantization.calibration import BATCH_SIZE, Arrays, collect_minmax, stream_batches
+from edgeopt.quantization.calibration import BATCH_SIZE, Arrays, collect_minmax, observe, stream_batches
+from edgeopt.quantization.seen import Seen
 
 Make = Callable[..., Any]
 
@@ -29,11 +32,11 @@ import onnx
 from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.onnx_graph import input_specs
-from edgeopt.quantization.calibration import collect_minmax, stream_batches
+from edgeopt.quantization.calibration import observe, stream_batches
 
 graph = onnx.load(sys.argv[1])
 samples = Samples("npz", Path(sys.argv[2]), ("x",), Preprocess()).first(int(sys.argv[3]))
-collect_minmax(graph, ["x", "a", "b", "y"], stream_batches(samples, input_specs(graph)))
+observe(graph, ["x", "a", "b", "y"], lambda: stream_batches(samples, input_specs(graph)), bins=int(sys.argv[4]))
 sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 """
 
@@ -125,14 +128,76 @@ def test_a_constant_tensor_has_a_range_of_no_width(make_graph: Make) -> None:
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_images(make_graph: Make, weights: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bins", [0, 2048])
+def test_memory_does_not_grow_with_the_number_of_images(
+    bins: int, make_graph: Make, weights: Make, tmp_path: Path
+) -> None:
     body = "c = Conv (x, w) a = Relu (c) b = Conv (a, v) y = Tanh (b)"
     graph = make_graph(body, "N,3,64,64", w=weights(16, 3, 1, 1), v=weights(16, 16, 1, 1))
     onnx.save(graph, tmp_path / "model.onnx")
     samples = save_samples(tmp_path, np.zeros((1024, 3, 64, 64), np.float32))  # 50 MB, and 270 MB at `a`
 
     def peak(count: int) -> int:
-        command = [sys.executable, "-c", PEAK_MEMORY, tmp_path / "model.onnx", samples.path, str(count)]
+        command = [sys.executable, "-c", PEAK_MEMORY, tmp_path / "model.onnx", samples.path, str(count), str(bins)]
         return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
     assert peak(1024) <= 1.05 * peak(64)
+
+
+def observed(graph: onnx.ModelProto, names: list[str], count: int, **options: Any) -> dict[str, Seen]:
+    return observe(graph, names, lambda: batches(count), **options)
+
+
+def test_a_histogram_counts_every_value_once(network: onnx.ModelProto) -> None:
+    found = observed(network, ["x", "a", "y"], 3, bins=64)
+    for name, channels in (("x", 3), ("a", 8), ("y", 4)):
+        seen = found[name]
+        assert seen.counts is not None
+        assert seen.counts.sum() == 12 * channels * 64
+        assert (seen.counts[0] > 0, seen.counts[-1] > 0) == (True, True)
+    values = np.concatenate([batch["x"].ravel() for batch in batches(3)])
+    expected, _ = np.histogram(values, bins=64)
+    assert np.abs(found["x"].counts - expected).sum() <= 4, "but for rounding at the edges of bins"
+
+
+def test_what_is_seen_does_not_depend_on_the_size_of_batches(network: onnx.ModelProto) -> None:
+    def singly() -> Iterator[Arrays]:
+        for batch in batches(3):
+            yield from ({"x": batch["x"][at : at + 1]} for at in range(len(batch["x"])))
+
+    together, apart = observed(network, ["a"], 3, bins=64)["a"], observe(network, ["a"], singly, bins=64)["a"]
+    assert (together.low, together.high) == pytest.approx((apart.low, apart.high))
+    assert (together.mean_low, together.mean_high) == pytest.approx((apart.mean_low, apart.mean_high))
+    assert np.abs(together.counts - apart.counts).sum() <= 4
+
+
+def test_the_halves_are_of_every_second_sample(make_graph: Make) -> None:
+    graph = make_graph("y = Neg (x)", "N,1")
+    seen = observe(graph, ["x"], lambda: [{"x": np.asarray([[1.0], [-2.0], [3.0], [4.0]], np.float32)}])["x"]
+    assert seen.halves == (Range(1.0, 3.0), Range(-2.0, 4.0))
+    assert seen.mean_high == pytest.approx(1.5)
+
+
+def test_what_was_seen_is_kept_for_the_same_graph_and_data_and_for_no_other(
+    network: onnx.ModelProto, tmp_path: Path
+) -> None:
+    def nothing() -> Iterator[Arrays]:
+        raise AssertionError("not asked for again")
+
+    memo = Memo(tmp_path, "data")
+    first = observed(network, ["x", "a"], 3, bins=64, memo=memo)
+    again = observe(network, ["x", "a"], nothing, bins=64, memo=memo)
+    assert first.keys() == again.keys()
+    for name, seen in first.items():
+        np.testing.assert_array_equal(seen.counts, again[name].counts)
+        assert replace(seen, counts=None) == replace(again[name], counts=None)
+    others = [
+        (network, ["x"], 64, memo), (network, ["x", "a"], 32, memo), (network, ["x", "a"], 64, Memo(tmp_path, "other")),
+    ]  # fmt: skip
+    for graph, names, bins, kept in others:
+        with pytest.raises(AssertionError, match="not asked for again"):
+            observe(graph, names, nothing, bins=bins, memo=kept)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(AssertionError, match="not asked for again"):
+        observe(network, ["x", "a"], nothing, bins=64, memo=memo)
