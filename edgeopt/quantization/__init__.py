@@ -10,5 +10,8 @@ The flow, one file each:
     scheme        all of these choices together: what a calibration, a correction or a training ends in
     insert        the graph with its pairs, integer weights and integer biases
 
+Beside it, in torch, for what tries out or trains: `twin` is the float graph as a module, by the tables of `operators`
+(with `windows` and `moves`).
+
 A profile is plain data: nothing here knows a backend. A new way to find ranges is one more file beside `calibration`.
 """
