@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 
+#: reduction → the opset from which its axes are an input
+AXES_AS_INPUT = {"ReduceMin": 18, "ReduceMax": 18, "ReduceMean": 18, "ReduceSum": 13}
+
 SUBGRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
@@ -102,6 +105,19 @@ def inline_identities(graph: onnx.ModelProto) -> None:
             node.input[:] = [renamed.get(name, name) for name in node.input]
     del graph.graph.node[:]
     graph.graph.node.extend(remaining)
+
+
+def add_reduction(graph: onnx.ModelProto, operator: str, tensor: str, result: str, axes: Sequence[int]) -> None:
+    """Add, in place, `operator` (ReduceMin, ReduceMean …) over the axes of a tensor, with its result as an output."""
+    opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
+    node = onnx.helper.make_node(operator, [tensor], [result], name=result, keepdims=0)
+    if opset >= AXES_AS_INPUT[operator]:
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(axes, np.int64), f"{result}_axes"))
+        node.input.append(f"{result}_axes")
+    else:
+        node.attribute.append(onnx.helper.make_attribute("axes", axes))
+    graph.graph.node.append(node)
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(result, onnx.TensorProto.FLOAT, None))
 
 
 def make_session(graph: onnx.ModelProto | bytes, threads: int = 1) -> onnxruntime.InferenceSession:

@@ -22,7 +22,7 @@ from edgeopt.context import Memo
 from edgeopt.data import Samples
 from edgeopt.errors import PassError
 from edgeopt.model import TensorSpec
-from edgeopt.onnx_graph import make_session, serialize
+from edgeopt.onnx_graph import add_reduction, make_session, serialize
 from edgeopt.quantization.arithmetic import Range
 from edgeopt.quantization.seen import Extremes, Seen, pack_seen, unpack_seen
 
@@ -34,10 +34,6 @@ BATCH_SIZE = 8
 
 _REDUCTIONS = ("ReduceMin", "ReduceMax", "ReduceSum")
 _PREFIX = "edgeopt_range"
-_AXES = f"{_PREFIX}_axes"
-
-#: the opset from which the axes of a reduction are an input
-_AXES_AS_INPUT = {"ReduceMin": 18, "ReduceMax": 18, "ReduceSum": 13}
 
 
 def stream_batches(samples: Samples, inputs: Sequence[TensorSpec], most: int = BATCH_SIZE) -> Iterator[Arrays]:
@@ -167,19 +163,11 @@ def _with_reductions(graph: onnx.ModelProto, names: Sequence[str]) -> onnx.Model
     reduced = onnx.ModelProto()
     reduced.CopyFrom(graph)
     del reduced.graph.output[:]
-    opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
-    reduced.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray([1]), _AXES))
     for index, name in enumerate(names):
         flat = f"{_PREFIX}_{index}_flat"
         reduced.graph.node.append(onnx.helper.make_node("Flatten", [name], [flat], name=flat, axis=1))
         for reduction in _REDUCTIONS:
-            result, as_input = _output(index, reduction), opset >= _AXES_AS_INPUT[reduction]
-            inputs = [flat, _AXES] if as_input else [flat]
-            node = onnx.helper.make_node(reduction, inputs, [result], name=result, keepdims=0)
-            if not as_input:
-                node.attribute.append(onnx.helper.make_attribute("axes", [1]))
-            reduced.graph.node.append(node)
-            reduced.graph.output.append(onnx.helper.make_tensor_value_info(result, onnx.TensorProto.FLOAT, None))
+            add_reduction(reduced, reduction, flat, _output(index, reduction), [1])
     return reduced
 
 
