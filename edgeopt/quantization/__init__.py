@@ -11,7 +11,8 @@ The flow, one file each:
     insert        the graph with its pairs, integer weights and integer biases
 
 Beside it, in torch, for what tries out or trains: `twin` is the float graph as a module, by the tables of `operators`
-(with `windows` and `moves`).
+(with `windows` and `moves`), `simulation` puts quantized values where pairs would stand, and `adaround`
+chooses integers layer by layer on the `rows` of each.
 
 A profile is plain data: nothing here knows a backend. A new way to find ranges is one more file beside `calibration`.
 """

@@ -29,12 +29,12 @@ def convolve(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | N
     """Conv."""
     axes = x.dim() - 2
     strides, dilations = _per_axis(attributes, "strides", axes), _per_axis(attributes, "dilations", axes)
-    pads = _pads(attributes, x.shape[2:], weight.shape[2:], strides, dilations)
+    pads = pads_of(attributes, x.shape[2:], weight.shape[2:], strides, dilations)
     padding: list[int] | int = 0
     if all(before == after >= 0 for before, after in pads):
         padding = [before for before, _ in pads]
     else:
-        x = functional.pad(x, _for_torch(pads))
+        x = functional.pad(x, for_torch(pads))
     groups = attributes.get("group", 1)
     result: Tensor = _CONVOLUTIONS[axes - 1](x, weight, bias, strides, padding, dilations, groups)
     return result
@@ -47,7 +47,7 @@ def convolve_transposed(attributes: Attributes, x: Tensor, weight: Tensor, bias:
     more = list(attributes.get("output_padding", [0] * axes))
     groups = attributes.get("group", 1)
     whole: Tensor = _TRANSPOSED[axes - 1](x, weight, bias, strides, 0, more, groups, dilations)
-    for axis, (before, after) in enumerate(_transposed_pads(attributes, x.shape[2:], whole.shape[2:], strides)):
+    for axis, (before, after) in enumerate(transposed_pads(attributes, x.shape[2:], whole.shape[2:], strides)):
         whole = whole.narrow(axis + 2, before, whole.shape[axis + 2] - before - after)
     return whole
 
@@ -57,7 +57,7 @@ def pool_maximum(attributes: Attributes, x: Tensor) -> Tensor:
     kernel, strides, dilations, pads, overhang = _window(attributes, x)
     both = [(before, after + extra) for (before, after), extra in zip(pads, overhang, strict=True)]
     if any(map(any, both)):
-        x = functional.pad(x, _for_torch(both), value=float("-inf"))
+        x = functional.pad(x, for_torch(both), value=float("-inf"))
     result: Tensor = _MAXIMA[len(kernel) - 1](x, kernel, strides, 0, dilations)
     return result
 
@@ -72,9 +72,9 @@ def pool_average(attributes: Attributes, x: Tensor) -> Tensor:
         result: Tensor = pool(x, kernel, strides)
         return result
     counted = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype)
-    x = functional.pad(x, _for_torch(pads))
-    counted = functional.pad(counted, _for_torch(pads), value=float(attributes.get("count_include_pad", 0)))
-    extra = _for_torch([(0, each) for each in overhang])
+    x = functional.pad(x, for_torch(pads))
+    counted = functional.pad(counted, for_torch(pads), value=float(attributes.get("count_include_pad", 0)))
+    extra = for_torch([(0, each) for each in overhang])
     mean, share = (pool(functional.pad(each, extra), kernel, strides) for each in (x, counted))
     return mean / share
 
@@ -84,7 +84,7 @@ def _window(attributes: Attributes, x: Tensor) -> tuple[list[int], list[int], li
     axes = x.dim() - 2
     kernel = list(attributes["kernel_shape"])
     strides, dilations = _per_axis(attributes, "strides", axes), _per_axis(attributes, "dilations", axes)
-    pads = _pads(attributes, x.shape[2:], kernel, strides, dilations)
+    pads = pads_of(attributes, x.shape[2:], kernel, strides, dilations)
     overhang = [0] * axes
     for axis, (before, after) in enumerate(pads if attributes.get("ceil_mode", 0) else []):
         size, reach = x.shape[axis + 2], dilations[axis] * (kernel[axis] - 1) + 1
@@ -99,7 +99,7 @@ def _per_axis(attributes: Attributes, name: str, axes: int) -> list[int]:
     return list(attributes.get(name, [1] * axes))
 
 
-def _pads(
+def pads_of(
     attributes: Attributes, sizes: Sequence[int], kernel: Sequence[int], strides: list[int], dilations: list[int]
 ) -> Pads:
     """The pads of a window of that kernel on an input of those sizes."""
@@ -117,11 +117,11 @@ def _pads(
     return [_share_out(total, automatic == "SAME_UPPER") for total in totals]
 
 
-def _transposed_pads(attributes: Attributes, sizes: Sequence[int], whole: Sequence[int], strides: list[int]) -> Pads:
+def transposed_pads(attributes: Attributes, sizes: Sequence[int], whole: Sequence[int], strides: list[int]) -> Pads:
     """What is cut from the whole result of a transposed convolution."""
     automatic, wanted = _automatic(attributes), attributes.get("output_shape")
     if wanted is None and not automatic.startswith("SAME"):
-        return _pads(attributes, sizes, [1] * len(sizes), strides, strides)
+        return pads_of(attributes, sizes, [1] * len(sizes), strides, strides)
     if wanted is None:
         wanted = [size * stride for size, stride in zip(sizes, strides, strict=True)]
     totals = [max(0, have - want) for have, want in zip(whole, wanted[-len(sizes) :], strict=True)]
@@ -139,6 +139,6 @@ def _share_out(total: int, upper: bool) -> tuple[int, int]:
     return (less, more) if upper else (more, less)
 
 
-def _for_torch(pads: Pads) -> list[int]:
+def for_torch(pads: Pads) -> list[int]:
     """Pads in the order of `functional.pad`: the last axis first."""
     return [amount for pair in reversed(pads) for amount in pair]
