@@ -7,7 +7,7 @@ ranges. The stem halves the image at once, so that an epoch takes a minute or tw
 from torch import Tensor, nn
 
 #: of each stage: expansion, channels, blocks, stride of the first block, kernel
-STAGES = ((1, 16, 1, 1, 3), (4, 24, 1, 1, 3), (4, 40, 2, 2, 5), (4, 56, 1, 1, 3), (5, 80, 2, 2, 3))
+STAGES = ((1, 16, 1, 1, 3), (4, 24, 1, 1, 3), (4, 48, 2, 2, 5), (4, 64, 1, 1, 3), (6, 96, 2, 2, 3))
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:

@@ -32,7 +32,7 @@ WEIGHTS = find_cifar10() / "resnet20-12fca82f.th"
 CIFAR10_NETWORKS = (
     ("mobilenetv2.py:MobileNetV2", 285_778, 9_986_432),
     ("mobilenetv3.py:MobileNetV3", 508_552, 9_442_848),
-    ("efficientnet.py:EfficientNet", 223_032, 7_190_720),
+    ("efficientnet.py:EfficientNet", 335_010, 9_750_560),
     ("densenet.py:DenseNet", 260_458, 14_772_096),
 )
 
@@ -97,6 +97,13 @@ def test_the_networks_for_cifar10_have_the_size_that_the_readme_states(
     network = call_factory(RECIPES, f"cifar10/{factory}", {}).eval()
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert count_macs(network, [torch.zeros(1, 3, 32, 32)]) == macs
+
+
+@pytest.mark.parametrize("factory", [factory for factory, *_ in CIFAR10_NETWORKS if factory.startswith("mobilenetv2")])
+def test_the_weights_for_cifar10_fit_their_network(factory: str) -> None:
+    network = call_factory(RECIPES, f"cifar10/{factory}", {})
+    file = f"{factory.partition('.')[0]}.safetensors"
+    load_tensors(network, read_tensors(RECIPES / "cifar10" / file), file)
 
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no CIFAR-10: see recipes/README.md")
