@@ -14,5 +14,8 @@ Beside it, in torch, for what tries out or trains: `twin` is the float graph as 
 (with `windows` and `moves`), `simulation` puts quantized values where pairs would stand, and `adaround`
 chooses integers layer by layer on the `rows` of each.
 
+`lint` holds any QDQ graph, as `qdq` reads it, against a profile: by the rules of `lint_weights`, `lint_pairs` and
+`lint_joins`.
+
 A profile is plain data: nothing here knows a backend. A new way to find ranges is one more file beside `calibration`.
 """
