@@ -6,11 +6,11 @@ A context is plain data and crosses to workers as it is. There are no globals: w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeopt import files
+from edgeopt import files, workers
 from edgeopt.data import Samples
 from edgeopt.model import Model, QuantizationProfile, canonical_json
 from edgeopt.workers import Progress, report_progress
@@ -80,6 +80,44 @@ def _read(path: Path) -> bytes:
 
 
 @dataclass(frozen=True)
+class AccuracyGoal:
+    """What choices aim at: a metric, and how many points of it may be lost; None: the recipe does not say.
+
+    `root` is the folder that a metric in a file of the user's is relative to.
+    """
+
+    metric: str = "top1"
+    max_drop_pp: float | None = None
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Timer:
+    """The target's clock, for choosing and not for judging: a named function that a worker runs.
+
+    Attributes:
+        function: takes a backend's name, models, threads and batch, and gives the milliseconds of each.
+        environ: of that worker.
+    """
+
+    function: str
+    backend: str
+    threads: int
+    batch: int
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def time(self, models: Sequence[Model], progress: Progress = report_progress) -> list[float]:
+        """(models,) milliseconds of one run.
+
+        Raises:
+            BuildError: one of them cannot be built or run.
+        """
+        arguments = (self.backend, list(models), self.threads, self.batch)
+        found: list[float] = workers.run(self.function, *arguments, environ=self.environ, progress=progress)
+        return found
+
+
+@dataclass(frozen=True)
 class Context:
     """The surroundings of one step.
 
@@ -89,6 +127,8 @@ class Context:
         calibration, tuning, training: the splits of the recipe that this step may see; never the validation split.
         original: the network as given, for distillation and comparison.
         profile: how the target's backend wants its graph quantized.
+        accuracy: what the target's budget allows to lose.
+        timer: the target's clock.
         threads, batch: of the target.
         progress: tells a short text and a fraction.
         checkpoints: state that survives a kill.
@@ -102,6 +142,8 @@ class Context:
     training: Samples | None = None
     original: Model | None = None
     profile: QuantizationProfile | None = None
+    accuracy: AccuracyGoal | None = None
+    timer: Timer | None = None
     target: str = ""
     threads: int = 1
     batch: int = 1

@@ -14,13 +14,13 @@ from typing import Any
 
 from edgeopt import registry, workers
 from edgeopt.baseline import load_preprocess
-from edgeopt.context import Checkpoints, Context, Memo
+from edgeopt.context import AccuracyGoal, Checkpoints, Context, Memo, Timer
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits
 from edgeopt.errors import EdgeoptError
 from edgeopt.model import Artifact, Facts, Model, load_artifact, load_model, write_artifact
 from edgeopt.passes import PassResult
-from edgeopt.plan import LOAD, SPLIT, Plan, Step, profile_of, source_request, split_samples
+from edgeopt.plan import LOAD, SPLIT, TIMER, Plan, Step, profile_of, source_request, split_samples
 from edgeopt.store import Found, Store
 from edgeopt.validation.subject import thread_environment
 from edgeopt.workers import Limits, Progress
@@ -184,11 +184,15 @@ ACTIONS: dict[str, Callable[[Task], dict[str, Any]]] = {
 def _context(task: Task) -> Context:
     """A context with what the pass declares that it reads and no more: that is what its key covers."""
     step, results = task.step, task.results
-    declared = registry.resolve("passes", step.name)
-    reads = {*declared.reads, *declared.may_read} - {"validation"}
+    reads = registry.resolve("passes", step.name)(**step.options["options"]).lent() - {"validation"}
     lent: dict[str, Any] = {name: samples for name, samples in results.splits().named().items() if name in reads}
     if "original" in reads:
         lent["original"] = results.model(LOAD)
+    if "accuracy" in reads:
+        lent["accuracy"] = AccuracyGoal(**step.options["accuracy"], root=results.sources)
+    if "timer" in reads:
+        environ = thread_environment(step.options["timer"]["threads"])
+        lent["timer"] = Timer(TIMER, **step.options["timer"], environ=environ)
     return Context(
         folder=task.folder, seed=results.plan.recipe.seed, profile=profile_of(step),
         checkpoints=Checkpoints(task.store.checkpoints(step.key)),

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 
+#: quantizes again what a graph keeps in float; turned off as in the backend, for the same results
+TURNED_OFF = ["WeightBiasQuantization"]
+
 #: reduction → the opset from which its axes are an input
 AXES_AS_INPUT = {"ReduceMin": 18, "ReduceMax": 18, "ReduceMean": 18, "ReduceSum": 13}
 
@@ -137,7 +140,9 @@ def make_session(graph: onnx.ModelProto | bytes, threads: int = 1) -> onnxruntim
     options.log_severity_level = 4
     content = graph if isinstance(graph, bytes) else graph.SerializeToString()
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], disabled_optimizers=TURNED_OFF
+        )
     except Exception as error:  # the runtime's own exceptions have no base but Exception
         raise PassError(f"ONNX Runtime refuses the graph: {_first_line(error)}") from error
 

@@ -21,6 +21,9 @@ from edgeopt.recipe import Budgets, MeasureSection, PassStep, Recipe, Target, ef
 from edgeopt.sources import SourceRequest
 from edgeopt.store import Store
 
+#: what times the models that a pass chooses among
+TIMER = "edgeopt.validation.ranking:time_models"
+
 Action = Literal["load", "split", "pass", "build", "unpack", "predict", "time"]
 
 
@@ -207,7 +210,7 @@ class _Builder:
         label = id if len(target.backends) > 1 else variant or "float"
         for position, entry in enumerate(passes):
             labels = (label, f"{target.name}/{label}") if position >= own else ("", target.name)
-            model = self._add_pass(entry, model, backend, labels)
+            model = self._add_pass(entry, model, target, backend, labels)
             steps.append(model)
         build = self._add_build(target, backend, model, f"{target.name}/{id}")
         predict = self._add_predict(target, backend, build, f"{target.name}/{id}")
@@ -238,7 +241,9 @@ class _Builder:
             parts[f"{name} split"] = keys.digest([self.digests.of_all(files, samples.path), count])
         return self._add("split", SPLIT, (self._load,), parts)
 
-    def _add_pass(self, entry: PassStep, model: str, backend: str, labels: tuple[str, str]) -> str:
+    def _add_pass(
+        self, entry: PassStep, model: str, target: Target, backend: str, labels: tuple[str, str]
+    ) -> str:  # fmt: skip
         step = registry.resolve("passes", entry.name)(**entry.options)
         profile = registry.resolve("backends", backend)().profile() if step.needs_profile else None
         parts = keys.code_parts([registry.module_of("passes", entry.name)])
@@ -247,16 +252,37 @@ class _Builder:
         needs = [model]
         if profile is not None:
             parts["quantization profile"] = keys.digest(profile.model_dump(mode="json"))
-        reads = {*step.reads, *step.may_read}
-        if reads & {"calibration", "tuning", "training"}:
+        lent = step.lent()
+        if lent & {"calibration", "tuning", "training"}:
             needs.append(self._split)
-        if "original" in reads and self._load not in needs:
+        if "original" in lent and self._load not in needs:
             needs.append(self._load)
         options = {"options": step.model_dump(mode="json"), "profile": profile and profile.model_dump(mode="json")}
+        if "accuracy" in lent:
+            options["accuracy"] = self._accuracy_goal(target, parts)
+        if "timer" in lent:
+            options["timer"] = {"backend": backend, "threads": target.threads, "batch": target.batch}
+            parts["timer"] = keys.digest([options["timer"], list(environment.cpu())])
+            parts |= keys.code_parts([TIMER.partition(":")[0], registry.module_of("backends", backend)])
         key = self._key("pass", entry.name, needs, parts)
         shared = next((known.id for known in self.steps.values() if known.key == key), None)
         id = self._free_id(entry.name, labels)
         return shared or self._add("pass", id, tuple(needs), parts, name=entry.name, options=options)
+
+    def _accuracy_goal(self, target: Target, parts: dict[str, str]) -> dict[str, Any]:
+        """What the target's budget allows to lose, as plain data; it goes into the key."""
+        budget = effective_budgets(self.recipe.budgets, target.budgets).accuracy
+        goal = {"metric": budget.metric if budget else "top1", "max_drop_pp": budget.max_drop_pp if budget else None}
+        parts["accuracy budget"] = keys.digest(goal)
+        parts.update(self._metric_parts([str(goal["metric"])]))
+        return goal
+
+    def _metric_parts(self, names: list[str]) -> dict[str, str]:
+        """The code of metrics in files of the user's."""
+        found: dict[str, str] = {}
+        for file in (name.rpartition(":")[0] for name in names if ":" in name):
+            found |= keys.user_parts((self.recipe.folder / file).resolve())
+        return found
 
     def _add_build(self, target: Target, backend: str, model: str, side: str) -> str:
         parts = keys.code_parts([registry.module_of("backends", backend)])
@@ -284,12 +310,10 @@ class _Builder:
 
     def _add_predict(self, target: Target, backend: str | None, build: str, side: str) -> str:
         names = self._metrics(target)
-        own = [name.rpartition(":")[0] for name in names if ":" in name]
         known = [registry.module_of("metrics", name) for name in names if ":" not in name]
         runs = [] if backend is None else [registry.module_of("backends", backend)]
         parts = keys.code_parts(["edgeopt.validation.predicting", *runs, *known])
-        for file in own:
-            parts |= keys.user_parts((self.recipe.folder / file).resolve())
+        parts |= self._metric_parts(names)
         parts["machine"] = keys.digest(list(environment.cpu()))
         parts["metrics"] = ", ".join(names)
         options = {"threads": target.threads, "batch": target.batch, "metrics": names}

@@ -40,6 +40,10 @@ class Pass(Value):
     #: the same, for what it can do without: no fault where it is missing
     may_read: ClassVar[tuple[str, ...]] = ()
 
+    def lent(self) -> frozenset[str]:
+        """What of the context these options look at: it is lent that, and its key covers it."""
+        return frozenset((*self.reads, *self.may_read))
+
     @abstractmethod
     def apply(self, model: Model, context: Context) -> PassResult:
         """Return a new model written into `context.folder`; the given one is left as it was."""

@@ -6,22 +6,25 @@ pass follows the quantization profile of the target's backend and runs once per 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from edgeopt import environment
-from edgeopt.context import Context
+from edgeopt import environment, files
+from edgeopt.context import AccuracyGoal, Context
 from edgeopt.data import Samples
 from edgeopt.errors import PassError
-from edgeopt.model import Facts, Form, Model, OnnxValue, QuantizationProfile, write_model
+from edgeopt.model import Facts, Form, Model, OnnxValue, write_model
 from edgeopt.passes import Pass, PassResult
+from edgeopt.quantization.technique import Technique
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgeopt.quantization.arithmetic import Range
-    from edgeopt.quantization.placement import Placement
+    from edgeopt.quantization.ladder import Ladder
+    from edgeopt.quantization.quantize import Quantized, Quantizing
+    from edgeopt.quantization.sensitivity import Clock
 
 #: below this many samples the ranges depend on which images were taken
 FEWEST_SAMPLES = 100
@@ -29,10 +32,11 @@ FEWEST_SAMPLES = 100
 #: samples on which the quantized graph is compared with the float one
 COMPARED_SAMPLES = 32
 
-_METHOD_TEXT = {"minmax": "min-max"}
+#: of the tuning split, values beyond the ranges that calibration found are told from this share on
+TOLD_CLIPPING = 0.001
 
 
-class QuantizeInt8(Pass):
+class QuantizeInt8(Technique, Pass):
     """Quantize weights and activations to 8-bit integers, as the target's backend wants them."""
 
     accepts: ClassVar[Form] = "onnx"
@@ -40,79 +44,142 @@ class QuantizeInt8(Pass):
     needs_profile: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("calibration", "profile")
 
-    method: Literal["minmax"] = Field(default="minmax", description="how activation ranges follow from the samples")
-    per_channel: bool = Field(default=True, description="a scale for each output channel of a weight, or one for all")
-    keep_float: tuple[str, ...] = Field(default=(), description="names of nodes, or operators, that stay in float")
+    effort: Literal["fast", "auto", "best"] = Field(
+        default="fast",
+        description="just what the other options say; or climb from there, technique by technique, until the accuracy "
+        "budget is met on the tuning split (auto), or to the end (best)",
+    )
+
+    def lent(self) -> frozenset[str]:
+        return super().lent() | (frozenset() if self.effort == "fast" else {"tuning", "accuracy", "timer"})
 
     def apply(self, model: Model, context: Context) -> PassResult:
         from edgeopt.onnx_graph import load_graph, save_graph
         from edgeopt.quantization.fold import fold
-        from edgeopt.quantization.insert import insert_pairs
-        from edgeopt.quantization.placement import make_placement
-        from edgeopt.quantization.scheme import make_scheme
 
         assert context.profile is not None
         assert context.calibration is not None
-        graph = fold(load_graph(model.path))
-        placement = make_placement(graph, context.profile, self.keep_float, self.per_channel)
-        _require_work(placement, context.profile)
-        ranges = _calibrate(graph, placement, model, context.calibration, context)
-        scheme = make_scheme(graph, placement, ranges, context.profile)
-        quantized = insert_pairs(graph, scheme)
-        fidelity = _compare(graph, quantized, model, context.calibration.first(COMPARED_SAMPLES))
+        quantizing = _prepare(fold(load_graph(model.path)), model, context)
+        climbed: Facts = {}
+        if self.effort == "fast":
+            technique: Technique = self._technique()
+            made = quantizing.run(technique)
+        else:
+            technique, made, climbed = self._climb(quantizing, model, context)
+        fidelity = _compare(made, model, context.calibration.first(COMPARED_SAMPLES))
         value = OnnxValue()
-        save_graph(quantized, context.folder / value.file)
-        known = {"value": value, "ranges": scheme.activation_ranges(), "folder": context.folder}
-        result = model.model_copy(update=known)
-        facts = {**self._facts(graph, placement, len(context.calibration)), "sqnr_db": round(fidelity, 2)}
-        return PassResult(write_model(result, context.folder), True, facts)
+        save_graph(made.graph, context.folder / value.file)
+        known = {"value": value, "ranges": made.scheme.activation_ranges(), "folder": context.folder}
+        result = write_model(model.model_copy(update=known), context.folder)
+        facts = {**_describe(made, technique, quantizing.images), **climbed, "sqnr_db": round(fidelity, 2)}
+        return PassResult(result, True, facts)
 
-    def _facts(self, graph: onnx.ModelProto, placement: Placement, images: int) -> Facts:
-        weighted = {each.node for each in placement.weighted}
-        convolutions = [node.name for node in graph.graph.node if node.op_type in ("Conv", "ConvTranspose")]
-        done = sum(name in weighted for name in convolutions)
-        method = _METHOD_TEXT[self.method]
-        facts: dict[str, str | int | float] = {
-            "summary": f"{images} images; {method}; {done} of {len(convolutions)} convolutions",
-            "images": images,
-            "method": method,
-            "convolutions": f"{done} of {len(convolutions)}",
-            "integer_nodes": len(placement.integer_nodes),
-            "float_nodes": len(placement.float_nodes),
-        }
-        if placement.float_nodes:
-            operators = {node.name: node.op_type for node in graph.graph.node}
-            facts["left_in_float"] = ", ".join(f"{operators[name]} `{name}`" for name in placement.float_nodes)
-        if images < FEWEST_SAMPLES:
-            facts["warning"] = f"{images} calibration images; ranges are steady from about {FEWEST_SAMPLES}"
-        return facts
+    def _technique(self) -> Technique:
+        return Technique(**{name: getattr(self, name) for name in Technique.model_fields})
+
+    def _climb(self, quantizing: Quantizing, model: Model, context: Context) -> tuple[Technique, Quantized, Facts]:
+        from edgeopt.quantization.evaluation import Evaluation
+        from edgeopt.quantization.ladder import Ladder
+
+        if context.tuning is None:
+            hint = "give `data.tuning` or `data.training`, or more calibration images than its `samples`"
+            raise PassError(f"`effort: {self.effort}` chooses on a tuning split, and there is none", hint)
+        goal = context.accuracy or AccuracyGoal()
+        evaluation = Evaluation(quantizing.graph, context.tuning, model.inputs, goal, quantizing.threads)
+        most = goal.max_drop_pp if self.effort == "auto" else None
+        clock = _clock(model, context)
+        ladder = Ladder(quantizing, evaluation, most, clock, context.checkpoints, context.progress)
+        best = ladder.climb(self._technique())
+        return best.technique, ladder.result(best), _describe_climb(ladder, goal)
 
 
-def _require_work(placement: Placement, profile: QuantizationProfile) -> None:
-    if not placement.weighted:
-        raise PassError(
-            f"the graph has nothing to quantize: no {', '.join(profile.weight_axes)} with a constant float32 weight",
-            "leave `quantize_int8` out, or take names out of `keep_float`",
+def _clock(model: Model, context: Context) -> Clock | None:
+    """What times graphs on the target; they go into its worker as models in files."""
+    from edgeopt.onnx_graph import save_graph
+
+    timer = context.timer
+    if timer is None:
+        return None
+
+    def time(graphs: Sequence[onnx.ModelProto]) -> list[float]:
+        with files.scratch(context.folder) as scratch:
+            models = []
+            for number, graph in enumerate(graphs):
+                value = OnnxValue(file=f"{number}.onnx")
+                save_graph(graph, scratch / value.file)
+                models.append(model.model_copy(update={"value": value, "folder": scratch}))
+            return timer.time(models, context.progress)
+
+    return time
+
+
+def _prepare(graph: onnx.ModelProto, model: Model, context: Context) -> Quantizing:
+    from edgeopt.quantization.calibration import stream_batches
+    from edgeopt.quantization.quantize import Quantizing
+
+    samples, profile = context.calibration, context.profile
+    assert samples is not None
+    assert profile is not None
+    return Quantizing(
+        graph, profile, lambda: stream_batches(samples, model.inputs), len(samples), environment.cpu_cores(),
+        context.seed, context.memo, context.progress,
+    )  # fmt: skip
+
+
+def _describe(made: Quantized, technique: Technique, images: int) -> Facts:
+    placement, nodes = made.placement, made.exact.graph.node
+    weighted = {each.node for each in placement.weighted}
+    convolutions = [node.name for node in nodes if node.op_type in ("Conv", "ConvTranspose")]
+    done = sum(name in weighted for name in convolutions)
+    method = technique.describe()
+    facts: dict[str, str | int | float] = {
+        "summary": f"{images} images; {method}; {done} of {len(convolutions)} convolutions",
+        "images": images,
+        "method": method,
+        "convolutions": f"{done} of {len(convolutions)}",
+        "integer_nodes": len(placement.integer_nodes),
+        "float_nodes": len(placement.float_nodes),
+    }
+    if placement.float_nodes:
+        operators = {node.name: node.op_type for node in nodes}
+        facts["left_in_float"] = ", ".join(f"{operators[name]} `{name}`" for name in placement.float_nodes)
+    if technique.equalize:
+        facts["equalized"] = f"{made.equalized} pairs of layers"
+    if images < FEWEST_SAMPLES:
+        apart = f"{100 * _instability(made):.0f} %"
+        facts["warning"] = (
+            f"{images} calibration images; ranges are steady from about {FEWEST_SAMPLES}, "
+            f"and those of two halves of these differ by {apart}"
         )
+    return facts
 
 
-def _calibrate(
-    graph: onnx.ModelProto, placement: Placement, model: Model, samples: Samples, context: Context
-) -> dict[str, Range]:
-    from edgeopt.quantization.calibration import collect_minmax, stream_batches
+def _instability(made: Quantized) -> float:
+    """By how much of its width the range of the median tensor differs between two halves of the samples."""
+    import numpy as np
 
-    done, total = 0, len(samples)
-
-    def tell(count: int) -> None:
-        nonlocal done
-        done = min(total, done + count)
-        context.progress("calibrate", done / total)
-
-    tensors = [pair.tensor for pair in placement.pairs]
-    return collect_minmax(graph, tensors, stream_batches(samples, model.inputs), environment.cpu_cores(), tell)
+    shares = []
+    for seen in made.seen.values():
+        first, second = seen.halves
+        moved = abs(first.low - second.low) + abs(first.high - second.high)
+        shares.append(moved / max(seen.high - seen.low, 1e-30) if moved else 0.0)
+    return float(np.median(shares))
 
 
-def _compare(graph: onnx.ModelProto, quantized: onnx.ModelProto, model: Model, samples: Samples) -> float:
+def _describe_climb(ladder: Ladder, goal: AccuracyGoal) -> Facts:
+    evaluation = ladder.evaluation
+    judged = f"`{goal.metric}`" if evaluation.labelled else "agreement with float"
+    facts: dict[str, str | int | float] = {
+        f"rung {number}: {rung.technique.describe()}": rung.describe() for number, rung in enumerate(ladder.rungs, 1)
+    }
+    most = "no budget" if ladder.most_pp is None else f"half of {ladder.most_pp:g} pp"
+    for rung, ratio in ladder.curve():
+        facts[f"{len(rung.technique.keep_float)} in float"] = f"{rung.loss.score:.2f} % at {ratio:.3f}× the time"
+    facts["tuning"] = f"{judged} on {evaluation.images} images, float {evaluation.score:.2f} %, {most}"
+    return facts
+
+
+def _compare(made: Quantized, model: Model, samples: Samples) -> float:
     """SQNR of the worst output in dB.
 
     Raises:
@@ -124,7 +191,7 @@ def _compare(graph: onnx.ModelProto, quantized: onnx.ModelProto, model: Model, s
     from edgeopt.quantization.arithmetic import sqnr_db
     from edgeopt.quantization.calibration import stream_batches
 
-    sessions = [make_session(each, environment.cpu_cores()) for each in (graph, quantized)]
+    sessions = [make_session(each, environment.cpu_cores()) for each in (made.exact, made.graph)]
     batches = list(stream_batches(samples, model.inputs))
     exact, coarse = (
         {

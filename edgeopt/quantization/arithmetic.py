@@ -132,17 +132,19 @@ def _best_shares(
 
 
 def make_room_for_bias(weights: Quantizer, bias: Floats, activation_scale: float) -> Quantizer:
-    """`weights` with scales raised where `bias` (channels,) would not fit into int32 in steps of their product."""
+    """`weights` with scales raised where `bias` (channels,) would not fit into int32 in steps of their product.
+
+    Of a transposed convolution in groups each scale serves one channel of every group.
+    """
     needed = np.abs(bias).astype(np.float64) / (activation_scale * BIAS_LIMIT)
-    if weights.axis is None:
-        needed = needed.max(initial=0.0)
+    needed = needed.reshape(-1, weights.scale.size).max(axis=0) if weights.axis is not None else needed.max(initial=0.0)
     scale = np.maximum(weights.scale, needed * (1 + 1e-6)).astype(np.float32)
     return replace(weights, scale=scale)
 
 
 def bias_quantizer(weights: Quantizer, activation_scale: float, channels: int) -> Quantizer:
     """How a bias (channels,) becomes int32: in steps of activation scale × weight scale, those of the products."""
-    scale = np.broadcast_to(weights.scale * np.float32(activation_scale), (channels,)).astype(np.float32)
+    scale = np.resize(weights.scale * np.float32(activation_scale), (channels,)).astype(np.float32)
     return Quantizer(np.maximum(scale, np.float32(_TINY)), np.zeros(channels, np.int32), axis=0)
 
 

@@ -96,7 +96,7 @@ def _sums(subject: Subject) -> Iterator[Sum]:
     weighted = {each.node.name for each in subject.weighted if each.is_integer}
     for node in subject.graph.wiring.nodes.values():
         read = subject.graph.activations(node)
-        if node.op_type == "Add" and len(read) == 2:
+        if node.op_type == "Add" and len(set(read)) == 2:
             through = [subject.graph.read(name) is not None for name in read]
             makers = [_maker(subject.graph, name) for name in read]
             named = [maker if maker in weighted else "" for maker in makers]

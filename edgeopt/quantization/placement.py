@@ -157,7 +157,7 @@ class _Placer:
         for node in self._allowed(("Add",)):
             read = self._activations(node)
             fusable = [name for name in read if self._is_weighted_result(name)]
-            if len(read) == 2 and read == list(node.input) and fusable:
+            if len(set(read)) == 2 and read == list(node.input) and fusable:
                 main = max(fusable, key=lambda name: depths.get(name, 0))
                 self.skips[node.name] = next(name for name in read if name != main)
                 self.joins[node.name] = node

@@ -6,6 +6,7 @@ ships cannot differ.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,14 +87,18 @@ def _activation_quantizers(
 
 
 def _fixed_ranges(graph: onnx.ModelProto, placement: Placement, profile: QuantizationProfile) -> dict[str, Range]:
-    """The ranges that the profile prescribes for what some operators make."""
+    """The ranges that the profile prescribes for what some operators make, and for what only moves that."""
     made = {name: node.op_type for node in graph.graph.node for name in node.output}
-    operators = {pair.tensor: made.get(pair.tensor, "") for pair in placement.pairs}
-    return {
-        tensor: Range(*profile.fixed_ranges[operator])
-        for tensor, operator in operators.items()
-        if operator in profile.fixed_ranges
-    }
+    sources: dict[str, set[str]] = {}
+    for pair in placement.pairs:
+        if made.get(pair.tensor) not in profile.passthrough_ops:
+            sources.setdefault(pair.root, set()).add(made.get(pair.tensor, ""))
+    fixed = {}
+    for pair in placement.pairs:
+        prescribed = [profile.fixed_ranges.get(operator) for operator in sources.get(pair.root, ())]
+        if prescribed and None not in prescribed:
+            fixed[pair.tensor] = functools.reduce(Range.union, (Range(*each) for each in prescribed if each))
+    return fixed
 
 
 def _to_plain(quantizer: Quantizer) -> ActivationRange:

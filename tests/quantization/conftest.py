@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeopt.model import QuantizationProfile
+from edgeopt.quantization.bias_correction import add_biases
 
 MakeGraph = Callable[..., onnx.ModelProto]
 
@@ -59,3 +60,23 @@ def weights() -> Callable[..., NDArray[np.float32]]:
         return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
     return make
+
+
+@pytest.fixture
+def biased(make_graph: MakeGraph) -> onnx.ModelProto:
+    """Each weight lies a little above the middle between two integers: rounded, all grow, and so do all means."""
+
+    def upwards(*shape: int, seed: int) -> np.ndarray:
+        steps = np.random.default_rng(seed).integers(-20, 20, shape) + 0.53
+        steps[:, 0, ...] = 64
+        return (steps / 256).astype(np.float32)
+
+    body = """
+        c = Conv (x, w) r = Relu (c) d = Conv <group = 8> (r, v) s = Relu (d) e = Conv (s, u) t = Relu (e)
+        g = GlobalAveragePool (t) f = Flatten (g) y = Gemm (f, z)
+    """
+    weights = {"w": (8, 3, 3, 3), "u": (8, 8, 1, 1), "z": (8, 4)}
+    arrays = {name: upwards(*shape, seed=seed) for seed, (name, shape) in enumerate(weights.items())}
+    depthwise = upwards(8, 1, 3, 3, seed=9)
+    depthwise[:, 0, 1:] = ((np.random.default_rng(8).integers(-20, 20, (8, 2, 3)) + 0.53) / 256).astype(np.float32)
+    return add_biases(make_graph(body, v=depthwise, **arrays))

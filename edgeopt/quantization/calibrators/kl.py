@@ -47,6 +47,8 @@ def _magnitudes(seen: Seen) -> tuple[Counts, float]:
     bins = max(BINS, len(seen.counts))
     places = np.minimum((np.abs(seen.centres()) / largest * bins).astype(np.int64), bins - 1)
     counts: Counts = np.bincount(places, weights=seen.counts, minlength=bins).astype(np.float64)
+    # Zeros are exact for every threshold, and behind a Relu so many that nothing else would count.
+    counts[0] = counts[1]
     return counts, largest
 
 

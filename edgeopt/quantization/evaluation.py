@@ -1,0 +1,118 @@
+"""How much a quantized graph loses on the tuning split: what techniques are chosen by. It judges nothing.
+
+The figure is the metric that the recipe's budget names, on labels; without labels it is how often the quantized network
+agrees with the float one. Beside it stands the signal-to-noise ratio of the outputs, which tells apart what a few
+hundred images cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from edgeopt import metrics
+from edgeopt.context import AccuracyGoal
+from edgeopt.data import Samples
+from edgeopt.errors import PassError
+from edgeopt.model import TensorSpec
+from edgeopt.onnx_graph import make_session, run_session
+from edgeopt.quantization.arithmetic import SQNR_LIMIT_DB
+from edgeopt.quantization.calibration import Arrays
+
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is lost against the float network: points of the metric, and the noise that the outputs have.
+
+    `score` is the metric in percent; `sqnr_db` that of all outputs together.
+    """
+
+    drop_pp: float
+    score: float
+    sqnr_db: float
+
+    def better_than(self, other: Loss) -> bool:
+        """Whether this one loses less: in points, and where those are equal, in noise."""
+        return (self.drop_pp, -self.sqnr_db) < (other.drop_pp, -other.sqnr_db)
+
+
+class Evaluation:
+    """The float network on some samples, which quantized ones are compared with."""
+
+    def __init__(
+        self, graph: onnx.ModelProto, samples: Samples, inputs: tuple[TensorSpec, ...], goal: AccuracyGoal,
+        threads: int = 1,
+    ) -> None:  # fmt: skip
+        self._samples, self._inputs, self._threads = samples, inputs, threads
+        self._metric = metrics.get(goal.metric, goal.root)
+        self._labelled = samples.labels() is not None
+        self._exact = [outputs for outputs, _ in self._run(graph)]
+        self.score = 100.0
+        if self._labelled:
+            self.score = self._score(zip(self._exact, self._labels(), strict=True))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the figure is the metric, and not agreement."""
+        return self._labelled
+
+    @property
+    def images(self) -> int:
+        return len(self._samples)
+
+    def loss_of(self, graph: onnx.ModelProto) -> Loss:
+        """What the quantized `graph` loses.
+
+        Raises:
+            PassError: it yields values that are not finite.
+        """
+        pairs, signal, noise = [], 0.0, 0.0
+        agreed = total = 0
+        for exact, (outputs, labels) in zip(self._exact, self._run(graph), strict=True):
+            _require_finite(outputs)
+            for name, array in exact.items():
+                signal += float(np.square(array, dtype=np.float64).sum())
+                noise += float(np.square(array - outputs[name], dtype=np.float64).sum())
+            first = next(iter(exact))
+            same = exact[first].reshape(len(exact[first]), -1).argmax(1) == (
+                outputs[first].reshape(len(outputs[first]), -1).argmax(1)
+            )
+            agreed, total = agreed + int(same.sum()), total + len(same)
+            pairs.append((outputs, labels))
+        score = self._score(iter(pairs)) if self._labelled else 100.0 * agreed / total
+        ratio = SQNR_LIMIT_DB if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
+        return Loss(self.score - score, score, float(min(SQNR_LIMIT_DB, ratio)))
+
+    def _labels(self) -> Iterator[np.ndarray]:
+        for batch in self._samples.batches(self._size):
+            assert batch.labels is not None
+            yield batch.labels
+
+    @property
+    def _size(self) -> int:
+        first = self._inputs[0].shape[0]
+        return first if isinstance(first, int) else BATCH_SIZE
+
+    def _run(self, graph: onnx.ModelProto) -> Iterator[tuple[Arrays, np.ndarray | None]]:
+        session = make_session(graph, self._threads)
+        for batch in self._samples.batches(self._size):
+            count = len(batch.indices)
+            rows = np.minimum(np.arange(self._size), count - 1) if count < self._size else np.arange(count)
+            outputs = run_session(session, {name: array[rows] for name, array in batch.inputs.items()})
+            yield {name: array[:count] for name, array in outputs.items()}, batch.labels
+
+    def _score(self, pairs: Iterator[tuple[Arrays, np.ndarray | None]]) -> float:
+        records = [self._metric.record(outputs, labels) for outputs, labels in pairs if labels is not None]
+        joined = {name: np.concatenate([record[name] for record in records]) for name in records[0]}
+        return self._metric.score(joined, np.ones(len(next(iter(joined.values())))))
+
+
+def _require_finite(outputs: Arrays) -> None:
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            raise PassError(f"the quantized network yields values that are not finite in `{name}`")

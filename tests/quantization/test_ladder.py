@@ -1,0 +1,181 @@
+"""The ladder is climbed no further than it must be, keeps what helps, and goes on where it was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeopt.context import AccuracyGoal, Checkpoints
+from edgeopt.data import Samples
+from edgeopt.data.preprocess import Preprocess
+from edgeopt.model import QuantizationProfile
+from edgeopt.onnx_graph import input_specs, make_session, run_session
+from edgeopt.quantization import ladder
+from edgeopt.quantization.calibration import Arrays
+from edgeopt.quantization.evaluation import Evaluation, Loss
+from edgeopt.quantization.ladder import Ladder, Rung
+from edgeopt.quantization.quantize import Quantizing
+from edgeopt.quantization.sensitivity import rank_layers
+from edgeopt.quantization.technique import Technique
+
+Make = Callable[..., Any]
+
+IMAGES = np.random.default_rng(0).uniform(0, 1, (128, 3, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rounding gains is tested where it is done."""
+    monkeypatch.setattr(ladder, "ADAROUND", 10)
+
+
+def batches() -> Iterator[Arrays]:
+    for at in range(0, 64, 16):
+        yield {"x": IMAGES[at : at + 16]}
+
+
+def unreadable() -> Iterator[Arrays]:
+    raise AssertionError("nothing is to be done again")
+
+
+def evaluation_of(graph: onnx.ModelProto, folder: Path, *, labelled: bool = True) -> Evaluation:
+    """On the other half of the images; the labels are what the float network says, but for some."""
+    images = IMAGES[64:]
+    labels = run_session(make_session(graph), {"x": images})["y"].argmax(1)
+    labels[:4] = (labels[:4] + 1) % 4
+    np.savez(folder / "tuning.npz", x=images, **({"labels": labels.astype(np.int64)} if labelled else {}))
+    samples = Samples("npz", folder / "tuning.npz", ("x",), Preprocess())
+    return Evaluation(graph, samples, input_specs(graph), AccuracyGoal())
+
+
+def ladder_of(
+    graph: onnx.ModelProto, profile: QuantizationProfile, folder: Path, most_pp: float | None, **options: Any
+) -> Ladder:
+    quantizing = Quantizing(graph, profile, options.pop("batches", batches), 64)
+    return Ladder(quantizing, evaluation_of(graph, folder), most_pp, **options)
+
+
+def test_a_met_budget_ends_the_climb_at_once(
+    biased: onnx.ModelProto, profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    climb = ladder_of(biased, profile, tmp_path, 200.0)
+    assert climb.climb(Technique()).technique == Technique()
+    assert len(climb.rungs) == 1
+
+
+def test_half_of_the_budget_is_room_for_what_other_images_would_show(
+    biased: onnx.ModelProto, profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    climb = ladder_of(biased, profile, tmp_path, 2.0)
+    assert climb.is_met(Loss(1.0, 90.0, 20.0))
+    assert not climb.is_met(Loss(1.1, 90.0, 20.0))
+    assert not climb.is_met(Loss(float("nan"), 90.0, 20.0))
+
+
+def test_the_whole_ladder_ends_at_what_loses_least(
+    biased: onnx.ModelProto, profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    climb = ladder_of(biased, profile, tmp_path, None)
+    best = climb.climb(Technique())
+    said = [rung.technique.describe() for rung in climb.rungs]
+    assert said[0] == "min-max"
+    assert said[1].startswith("mse, MSE weights")
+    assert any("equalized" in one for one in said)
+    assert any("full bias correction" in one for one in said)
+    assert not any(rung.loss.better_than(best.loss) for rung in climb.rungs)
+    assert best.technique.bias_correction == "full", "this network is built to need it"
+    assert best.loss.sqnr_db > climb.rungs[0].loss.sqnr_db + 2
+    found = climb.evaluation.loss_of(climb.result(best).graph)
+    assert found == best.loss, "what is shipped is what was tried"
+
+
+def test_a_climb_goes_on_where_it_was_killed(
+    biased: onnx.ModelProto, profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    first = ladder_of(biased, profile, tmp_path, None, checkpoints=checkpoints)
+    best = first.climb(Technique())
+    again = ladder_of(biased, profile, tmp_path, None, checkpoints=checkpoints, batches=unreadable)
+    assert again.climb(Technique()) == best
+    assert again.rungs == first.rungs
+
+
+def test_without_labels_it_is_agreement_that_is_kept(
+    biased: onnx.ModelProto, profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    evaluation = evaluation_of(biased, tmp_path, labelled=False)
+    assert (evaluation.labelled, evaluation.score) == (False, 100.0)
+    assert evaluation.loss_of(biased) == Loss(0.0, 100.0, 200.0)
+
+
+# layers in float
+
+
+@pytest.fixture
+def spoiled(make_graph: Make, weights: Make) -> onnx.ModelProto:
+    """Three convolutions, of which the second has weights that one scale cannot hold."""
+    second = weights(8, 8, 1, 1, seed=1)
+    second[0, 0] = 800.0
+    body = """
+        c = Conv (x, w) r = Relu (c) d = Conv (r, v) s = Clip (d, low, high) e = Conv (s, u) t = Relu (e)
+        g = GlobalAveragePool (t) f = Flatten (g) y = Gemm (f, z, b)
+    """
+    given = {
+        "w": weights(8, 3, 3, 3), "v": second, "u": weights(8, 8, 1, 1, seed=2), "z": weights(8, 4, seed=3),
+        "low": np.float32(0), "high": np.float32(6),
+    }  # fmt: skip
+    middle = np.median(
+        run_session(make_session(make_graph(body, **given, b=np.zeros(4, np.float32))), {"x": IMAGES})["y"], 0
+    )
+    return make_graph(body, **given, b=-middle)  # so that all four classes are seen
+
+
+PER_TENSOR = Technique(per_channel=False)
+
+
+def test_the_layer_to_blame_comes_first_and_time_counts(
+    spoiled: onnx.ModelProto, profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    quantizing = Quantizing(spoiled, profile, batches, 64)
+    evaluation = evaluation_of(spoiled, tmp_path)
+    ranked = rank_layers(quantizing, evaluation, PER_TENSOR, None)
+    assert ranked[0].node == "d"
+    assert ranked[0].noise > 0.5
+    order = ["c", "d", "e", "y"]
+
+    def dear(graphs: Sequence[onnx.ModelProto]) -> list[float]:
+        assert len(graphs) == 5
+        return [1.0, *(300.0 if node == "d" else 1.0 for node in order)]
+
+    dearly = rank_layers(quantizing, evaluation, PER_TENSOR, dear)
+    assert dearly[0].node != "d"
+    assert {one.node: one.cost for one in dearly}["d"] == pytest.approx(299)
+
+
+def test_no_more_layers_than_needed_stay_in_float(
+    spoiled: onnx.ModelProto, profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    def even(graphs: Sequence[onnx.ModelProto]) -> list[float]:
+        return [1.0 + 0.1 * at for at in range(len(graphs))]
+
+    enough = ladder_of(spoiled, profile, tmp_path, None).try_one(PER_TENSOR.model_copy(update={"keep_float": ("d",)}))
+    climb = ladder_of(spoiled, profile, tmp_path, 2 * enough.loss.drop_pp + 0.1, clock=even)
+    first = climb.try_one(PER_TENSOR)
+    assert not climb.is_met(first.loss)
+    best = climb._keep_some(first)
+    assert climb.is_met(best.loss)
+    assert best.technique.keep_float == ("d",)
+    along = climb.curve()
+    assert [len(rung.technique.keep_float) for rung, _ in along] == [0, 1]
+    assert [ratio for _, ratio in along] == pytest.approx([1.0, 1.1])
+
+
+def test_a_rung_is_told_in_one_line() -> None:
+    rung = Rung(Technique(method="kl", equalize=True, keep_float=("a", "b")), Loss(0.4, 86.31, 31.04), 4.06)
+    assert rung.technique.describe() == "equalized, kl, 2 kept in float"
+    assert rung.describe() == "86.31 % (-0.40 pp), 31.0 dB, 4.1 s"
