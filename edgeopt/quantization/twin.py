@@ -70,6 +70,7 @@ class Twin(nn.Module):
         *,
         on_activation: Replace | None = None,
         on_weight: Replace | None = None,
+        on_bias: Replace | None = None,
         sees: Sees | None = None,
     ) -> Tensors:
         """The outputs of the graph.
@@ -78,9 +79,12 @@ class Twin(nn.Module):
             inputs: by name.
             on_activation: called once for each tensor that gets a value; what it returns is seen by the readers.
             on_weight: called with the name of each node that has a constant weight, and that weight.
+            on_bias: the same for its bias.
             sees: which readers see what `on_activation` returned; without it, all.
         """
-        for _, outputs in self.run(inputs, on_activation=on_activation, on_weight=on_weight, sees=sees):
+        for _, outputs in self.run(
+            inputs, on_activation=on_activation, on_weight=on_weight, on_bias=on_bias, sees=sees
+        ):
             found = outputs
         return {name: found[name] for name in self.outputs}
 
@@ -90,6 +94,7 @@ class Twin(nn.Module):
         *,
         on_activation: Replace | None = None,
         on_weight: Replace | None = None,
+        on_bias: Replace | None = None,
         sees: Sees | None = None,
     ) -> Iterator[tuple[onnx.NodeProto, Tensors]]:
         """As `forward`, node by node: before each, the node and what it is going to read, and at the end the outputs.
@@ -110,7 +115,7 @@ class Twin(nn.Module):
         for node in self.nodes.values():
             values = {name: read(name, node.name) for name in node.input if name}
             yield node, values
-            for name, value in self.apply_node(node, values, on_weight).items():
+            for name, value in self.apply_node(node, values, on_weight, on_bias).items():
                 put(name, value)
             for name in self._done.get(node.name, ()):
                 exact.pop(name)
@@ -118,12 +123,17 @@ class Twin(nn.Module):
         yield onnx.NodeProto(), {name: read(name, "") for name in self.outputs}
 
     def apply_node(
-        self, node: onnx.NodeProto, values: Mapping[str, Tensor], on_weight: Replace | None = None
+        self,
+        node: onnx.NodeProto,
+        values: Mapping[str, Tensor],
+        on_weight: Replace | None = None,
+        on_bias: Replace | None = None,
     ) -> Tensors:
         """What one node makes of `values`, by name; initializers that they do not hold are the twin's own."""
         inputs = [self._input(name, values) for name in node.input]
-        if on_weight is not None and node.op_type in WEIGHTED and node.input[1] in self._registered:
-            inputs[1] = on_weight(node.name, inputs[1])
+        for index, replace in ((1, on_weight), (2, on_bias)):
+            if replace is not None and self._has_constant(node, index):
+                inputs[index] = replace(node.name, inputs[index])
         try:
             result = OPERATORS[node.op_type](self.attributes[node.name], *inputs)
         except NotImplementedError as error:
@@ -134,6 +144,10 @@ class Twin(nn.Module):
         if len(made) < len(node.output):
             raise PassError(f"{node.op_type} `{node.name}` has {len(node.output)} outputs, torch makes one", WITHOUT)
         return {name: value for name, value in zip(node.output, made, strict=False) if name}
+
+    def _has_constant(self, node: onnx.NodeProto, index: int) -> bool:
+        """Whether that input is an initializer of a node with a weight."""
+        return node.op_type in WEIGHTED and len(node.input) > index and node.input[index] in self._registered
 
     def _input(self, name: str, values: Mapping[str, Tensor]) -> Any:
         if not name:
