@@ -101,7 +101,7 @@ def check(network: FakeQuantized, images: np.ndarray, steps: float = 3.0) -> Non
 
 NETWORKS = [
     "make_plain", "make_option_a", "make_mobile", "make_concatenated", "make_grouped", "make_group_normalized",
-    "make_tied",
+    "make_tied", "make_upsampling",
 ]  # fmt: skip
 
 
