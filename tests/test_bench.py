@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeopt import bench
-from edgeopt.cli.bench import command
+from edgeopt.cli import cli
 from edgeopt.model import Artifact, TensorSpec
 from edgeopt.validation.latency import Ratio
 
@@ -25,7 +25,7 @@ FOUND = {
 
 def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: dict[str, Any], *options: str) -> str:
     monkeypatch.setattr(bench, "compare_files", lambda *paths, **options: found)
-    result = CliRunner().invoke(command, [str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), *options])
+    result = CliRunner().invoke(cli, ["bench", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), *options])
     assert result.exit_code == 0, result.output
     return result.output
 

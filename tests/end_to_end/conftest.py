@@ -105,9 +105,16 @@ def job(tmp_path: Path) -> Job:
 def write_network(path: Path, *, scale: float = 1.0) -> None:
     """Two convolutions and a linear layer with random weights; `scale` multiplies those of the last one."""
     random = np.random.default_rng(0)
-    shapes = {"w1": (16, 1, 3, 3), "b1": (16,), "w2": (32, 16, 3, 3), "b2": (32,), "w3": (4, 32), "b3": (4,)}
+    shapes = {"w1": (16, 1, 3, 3), "b1": (16,), "w2": (32, 16, 3, 3), "b2": (32,), "w3": (4, 32)}
     tensors = {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    tensors["b3"] = np.zeros(4, np.float32)
+    save_network(path, tensors)
+    tensors["b3"] = -np.median(scores_of(path, draw_images(256, 0)), axis=0)  # so that it sees all four classes
     tensors["w3"] *= np.float32(scale)
+    save_network(path, tensors)
+
+
+def save_network(path: Path, tensors: dict[str, np.ndarray]) -> None:
     nodes = [
         helper.make_node("Conv", ["image", "w1", "b1"], ["c1"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
         helper.make_node("Relu", ["c1"], ["r1"]),
@@ -125,11 +132,20 @@ def write_network(path: Path, *, scale: float = 1.0) -> None:
     onnx.save(model, path)
 
 
-def write_split(folder: Path, name: str, count: int, seed: int) -> None:
-    """Random images of four kinds of texture, labelled as the network in the folder sees them."""
+def draw_images(count: int, seed: int) -> np.ndarray:
+    """Random textures, (count, 1, 32, 32) of uint8."""
     random = np.random.default_rng(seed)
     low = random.integers(0, 256, (count, 1, 4, 4)).repeat(8, axis=2).repeat(8, axis=3)
-    images = np.clip(low + random.normal(0, 30, (count, 1, 32, 32)), 0, 255).astype(np.uint8)
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    scores = session.run(None, {"image": ((images * np.float32(0.00392157) - 0.5) / 0.25).astype(np.float32)})[0]
-    np.savez(folder / f"{name}.npz", image=images, labels=scores.argmax(axis=1).astype(np.int64))
+    return np.clip(low + random.normal(0, 30, (count, 1, 32, 32)), 0, 255).astype(np.uint8)
+
+
+def scores_of(path: Path, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": ((images * np.float32(0.00392157) - 0.5) / 0.25).astype(np.float32)})[0]
+
+
+def write_split(folder: Path, name: str, count: int, seed: int) -> None:
+    """Images that are labelled as the network in the folder sees them."""
+    images = draw_images(count, seed)
+    labels = scores_of(folder / "model.onnx", images).argmax(axis=1).astype(np.int64)
+    np.savez(folder / f"{name}.npz", image=images, labels=labels)
