@@ -32,8 +32,8 @@ FEWEST_SAMPLES = 100
 #: samples on which the quantized graph is compared with the float one
 COMPARED_SAMPLES = 32
 
-#: of the tuning split, values beyond the ranges that calibration found are told from this share on
-TOLD_CLIPPING = 0.001
+#: percentiles and MSE cut off less
+MOST_CLIPPED = 0.01
 
 
 class QuantizeInt8(Technique, Pass):
@@ -43,6 +43,7 @@ class QuantizeInt8(Technique, Pass):
     produces: ClassVar[Form] = "onnx"
     needs_profile: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("calibration", "profile")
+    may_read: ClassVar[tuple[str, ...]] = ("tuning",)
 
     effort: Literal["fast", "auto", "best"] = Field(
         default="fast",
@@ -51,11 +52,12 @@ class QuantizeInt8(Technique, Pass):
     )
 
     def lent(self) -> frozenset[str]:
-        return super().lent() | (frozenset() if self.effort == "fast" else {"tuning", "accuracy", "timer"})
+        return super().lent() | (frozenset() if self.effort == "fast" else {"accuracy", "timer"})
 
     def apply(self, model: Model, context: Context) -> PassResult:
         from edgeopt.onnx_graph import load_graph, save_graph
         from edgeopt.quantization.fold import fold
+        from edgeopt.quantization.lint import require_legal
 
         assert context.profile is not None
         assert context.calibration is not None
@@ -66,12 +68,14 @@ class QuantizeInt8(Technique, Pass):
             made = quantizing.run(technique)
         else:
             technique, made, climbed = self._climb(quantizing, model, context)
+        require_legal(made.graph, context.profile)
         fidelity = _compare(made, model, context.calibration.first(COMPARED_SAMPLES))
         value = OnnxValue()
         save_graph(made.graph, context.folder / value.file)
         known = {"value": value, "ranges": made.scheme.activation_ranges(), "folder": context.folder}
         result = write_model(model.model_copy(update=known), context.folder)
         facts = {**_describe(made, technique, quantizing.images), **climbed, "sqnr_db": round(fidelity, 2)}
+        facts |= _clipping(made, model, context)
         return PassResult(result, True, facts)
 
     def _technique(self) -> Technique:
@@ -151,6 +155,23 @@ def _describe(made: Quantized, technique: Technique, images: int) -> Facts:
             f"{images} calibration images; ranges are steady from about {FEWEST_SAMPLES}, "
             f"and those of two halves of these differ by {apart}"
         )
+    return facts
+
+
+def _clipping(made: Quantized, model: Model, context: Context) -> Facts:
+    """How much of the tuning images' values the ranges cut off: much, where they are unlike those of calibration."""
+    from edgeopt.quantization.calibration import clipped_share, stream_batches
+
+    if context.tuning is None:
+        return {}
+    samples = context.tuning.first(COMPARED_SAMPLES)
+    batches = stream_batches(samples, model.inputs)
+    share = clipped_share(made.exact, made.scheme.activations, batches, environment.cpu_cores())
+    facts: dict[str, str | int | float] = {
+        "clipped": f"{100 * share:.2g} % of the values of {len(samples)} tuning images"
+    }
+    if share > MOST_CLIPPED:
+        facts["warning"] = f"{facts['clipped']} are cut off: are they like the calibration images?"
     return facts
 
 

@@ -9,7 +9,7 @@ the extremes of the first, so no bin ever moves and the order of the samples doe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from edgeopt.data import Samples
 from edgeopt.errors import PassError
 from edgeopt.model import TensorSpec
 from edgeopt.onnx_graph import add_reduction, make_session, serialize
-from edgeopt.quantization.arithmetic import Range
+from edgeopt.quantization.arithmetic import Quantizer, Range
 from edgeopt.quantization.seen import Extremes, Seen, pack_seen, unpack_seen
 
 Arrays = dict[str, NDArray[Any]]
@@ -88,6 +88,33 @@ def observe(
     if memo is not None:
         memo.put(parts, pack_seen(seen))
     return seen
+
+
+def clipped_share(
+    graph: onnx.ModelProto, quantizers: Mapping[str, Quantizer], batches: Iterable[Arrays], threads: int = 1
+) -> float:
+    """The share of the values of these tensors, from 0 to 1, that lie beyond what their quantizers hold.
+
+    Of images like those of calibration next to none does; of others the ranges cut off what matters.
+    """
+    names = list(quantizers)
+    ends = {name: _ends(quantizer) for name, quantizer in quantizers.items()}
+    session = make_session(_with_outputs(graph, names), threads)
+    inner = [name for name in names if name not in {value.name for value in graph.graph.input}]
+    beyond = total = 0
+    for batch in batches:
+        values = dict(zip(inner, _run(session, inner, batch), strict=True)) | batch
+        for name, (low, high) in ends.items():
+            beyond += int(np.count_nonzero((values[name] < low) | (values[name] > high)))
+            total += values[name].size
+    return beyond / max(1, total)
+
+
+def _ends(quantizer: Quantizer) -> tuple[float, float]:
+    """The smallest and largest value that one step of rounding leaves within what the quantizer holds."""
+    limits, scale = np.iinfo(quantizer.zero_point.dtype), float(quantizer.scale)
+    zero_point = int(quantizer.zero_point)
+    return (limits.min - zero_point - 1) * scale, (limits.max - zero_point + 1) * scale
 
 
 def collect_minmax(

@@ -10,11 +10,13 @@ import onnx
 from onnx import numpy_helper, version_converter
 
 from edgeopt.errors import PassError
-from edgeopt.onnx_graph import inline_identities
+from edgeopt.onnx_graph import SUBGRAPHS, inline_identities
 from edgeopt.quantization.wiring import Wiring, attribute, is_plain_gemm
 
 #: the first opset in which DequantizeLinear takes a scale per channel
 MINIMUM_OPSET = 13
+
+DOMAINS = ("", "ai.onnx")
 
 QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
@@ -24,9 +26,12 @@ def fold(graph: onnx.ModelProto) -> onnx.ModelProto:
     after a convolution or Gemm is folded into it, and identities are gone.
 
     Raises:
-        PassError: the graph is quantized already, or of an old opset that cannot be converted.
+        PassError: the graph is quantized already, has control flow, operators of another domain or weights that are
+            not finite, or is of an old opset that cannot be converted.
     """
     _refuse_quantized(graph)
+    _refuse_unknown(graph)
+    _refuse_nonfinite(graph)
     folded = onnx.ModelProto()
     folded.CopyFrom(_at_least_minimum_opset(graph))
     _name_nodes(folded.graph)
@@ -54,6 +59,27 @@ def _refuse_quantized(graph: onnx.ModelProto) -> None:
             f"the graph is quantized already: it has {len(found)} nodes such as {found[0].op_type} `{found[0].name}`",
             "start from the float graph, or leave `quantize_int8` out",
         )
+
+
+def _refuse_unknown(graph: onnx.ModelProto) -> None:
+    """What calibration cannot look into, or no other runtime has: the answer would depend on what is inside."""
+    for node in graph.graph.node:
+        named = f"{node.op_type} `{node.name or node.output[0]}`"
+        if any(each.type in SUBGRAPHS for each in node.attribute):
+            what = f"the graph has control flow, {named}, which cannot be quantized"
+            raise PassError(what, "export the network without it, or leave `quantize_int8` out")
+        if node.domain not in DOMAINS:
+            what = f"{named} is of the domain `{node.domain}`, not one of ONNX's own operators"
+            raise PassError(what, "export the network with ONNX's own operators, or leave `quantize_int8` out")
+
+
+def _refuse_nonfinite(graph: onnx.ModelProto) -> None:
+    for tensor in graph.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            count = int(np.count_nonzero(~np.isfinite(array)))
+            what = f"the weight `{tensor.name}` has {count} values that are not finite"
+            raise PassError(what, "look at the checkpoint: training has diverged, or the file is damaged")
 
 
 def _at_least_minimum_opset(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from pydantic import ValidationError
 
-from edgeopt.context import Context
+from edgeopt.context import AccuracyGoal, Context
 from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.errors import PassError
@@ -151,7 +151,7 @@ def test_a_name_that_is_not_in_the_graph_is_refused(onnx_model: Model, context: 
 
 def test_a_weight_that_is_not_a_number_is_found(onnx_model: Model, context: Context, tmp_path: Path) -> None:
     spoiled = spoil(onnx_model, tmp_path / "spoiled", first_weight(onnx_model), np.nan)
-    with pytest.raises(PassError, match="not finite in `"):
+    with pytest.raises(PassError, match="values that are not finite"):
         QuantizeInt8()(spoiled, context)
     assert not context.folder.exists()
 
@@ -162,3 +162,26 @@ def test_a_weight_that_is_not_a_number_is_found(onnx_model: Model, context: Cont
 def test_options_that_there_are_not_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         QuantizeInt8(**options)
+
+
+def test_images_unlike_those_of_calibration_are_told(
+    onnx_model: Model, context: Context, samples: Samples, tmp_path: Path
+) -> None:
+    with np.load(samples.path) as given:
+        np.savez(tmp_path / "bright.npz", **{name: 6 * array for name, array in given.items()})
+    alike = QuantizeInt8()(onnx_model, replace(context, tuning=samples)).facts
+    assert alike["clipped"] == "0 % of the values of 32 tuning images"
+    assert "are they like" not in str(alike.get("warning", ""))
+    bright = replace(samples, path=tmp_path / "bright.npz")
+    other = QuantizeInt8()(onnx_model, replace(context, tuning=bright, folder=tmp_path / "other")).facts
+    assert "are cut off: are they like the calibration images?" in str(other["warning"])
+
+
+def test_the_ladder_is_told_rung_by_rung(onnx_model: Model, context: Context, samples: Samples) -> None:
+    facts = QuantizeInt8(effort="auto")(
+        onnx_model, replace(context, tuning=samples, accuracy=AccuracyGoal("top1", 100.0))
+    ).facts
+    assert str(facts["rung 1: min-max"]).endswith(" s")
+    assert "half of 100 pp" in str(facts["tuning"])
+    with pytest.raises(PassError, match="chooses on a tuning split, and there is none"):
+        QuantizeInt8(effort="auto")(onnx_model, context)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeopt.errors import PassError
 from edgeopt.onnx_graph import make_session, max_difference, run_session
@@ -133,3 +133,37 @@ def test_a_quantized_graph_is_refused(make_graph: Make) -> None:
     given = make_graph("q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)", **scale)
     with pytest.raises(PassError, match="quantized already: it has 2 nodes such as QuantizeLinear `q`"):
         fold(given)
+
+
+def test_control_flow_is_refused_by_name(weights: Make) -> None:
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    branches = {
+        name: helper.make_graph([helper.make_node(operator, ["a"], ["z"])], name, [], [z])
+        for name, operator in (("then_branch", "Neg"), ("else_branch", "Abs"))
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="a"),
+        helper.make_node("If", ["flag"], ["y"], name="choice", **branches),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, 8, 8]) for name in "xy")
+    tensors = [numpy_helper.from_array(weights(3, 3, 1, 1), "w"), numpy_helper.from_array(np.asarray(True), "flag")]
+    given = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], tensors), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    with pytest.raises(PassError, match="control flow, If `choice`"):
+        fold(given)
+
+
+def test_an_operator_of_another_domain_is_refused_by_name(make_graph: Make, weights: Make) -> None:
+    given = make_graph("c = Conv (x, w) y = Relu (c)", w=weights(3, 3, 1, 1))
+    given.graph.node[1].domain = "com.acme"
+    with pytest.raises(PassError, match=r"Relu `y` is of the domain `com\.acme`"):
+        fold(given)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(value: float, make_graph: Make, weights: Make) -> None:
+    spoiled = weights(3, 3, 1, 1)
+    spoiled[1, 2] = value
+    with pytest.raises(PassError, match="the weight `w` has 1 values that are not finite"):
+        fold(make_graph("y = Conv (x, w)", w=spoiled))

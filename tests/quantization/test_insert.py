@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from edgeopt.model import QuantizationProfile
 from edgeopt.onnx_graph import make_session, run_session, serialize
@@ -228,28 +228,6 @@ def test_a_weight_that_a_float_node_reads_too_stays(
     graph = make_graph("c = Conv (x, w) k = ReduceSum <keepdims = 0> (w) y = Mul (c, k)", w=weights(3, 3, 1, 1))
     stored = arrays(quantize(graph, profile, images(8, 3, 8, 8)))
     assert {"w", "c_weight_quantized"} <= set(stored)
-
-
-def test_a_branch_reads_what_it_read(weights: Make, profile: QuantizationProfile) -> None:
-    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
-    branches = {
-        name: helper.make_graph([helper.make_node(operator, ["a"], ["z"])], name, [], [z])
-        for name, operator in (("then_branch", "Neg"), ("else_branch", "Abs"))
-    }
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["a"], name="a"),
-        helper.make_node("ReduceMax", ["a"], ["m"], name="m", keepdims=0),
-        helper.make_node("Greater", ["m", "zero"], ["flag"], name="flag"),
-        helper.make_node("If", ["flag"], ["y"], name="y", **branches),
-    ]
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, 8, 8]) for name in "xy")
-    tensors = [numpy_helper.from_array(weights(3, 3, 1, 1), "w"), numpy_helper.from_array(np.float32(0), "zero")]
-    graph = helper.make_model(
-        helper.make_graph(nodes, "g", [x], [y], tensors), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
-    )
-    inputs = images(8, 3, 8, 8)
-    quantized = quantize(graph, profile, inputs)
-    assert fidelity(graph, quantized, inputs) > 30
 
 
 def test_names_that_are_taken_are_not_taken_again(
