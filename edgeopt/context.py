@@ -130,6 +130,7 @@ class Context:
         accuracy: what the target's budget allows to lose.
         timer: the target's clock.
         threads, batch: of the target.
+        isa: of the target's CPU, where the recipe says; None: it is this machine's.
         progress: tells a short text and a fraction.
         checkpoints: state that survives a kill.
         memo: what other steps found out from the same data.
@@ -147,6 +148,7 @@ class Context:
     target: str = ""
     threads: int = 1
     batch: int = 1
+    isa: tuple[str, ...] | None = None
     progress: Callable[[str, float | None], None] = report_progress
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     memo: Memo | None = None

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from edgeopt.model import canonical_json
 INTERESTING_ISA = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve",
 )  # fmt: skip
+
+#: what every 64-bit CPU of arm has
+ARM = "asimd"
 
 INTEGER_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 
@@ -36,9 +40,29 @@ def cpu() -> tuple[str, tuple[str, ...]]:
     return model, tuple(name for name in INTERESTING_ISA if name in flags)
 
 
-def has_integer_dot_product() -> bool:
-    """Whether the CPU sums int8 products in 32 bits (VNNI, AMX, arm dot product), so that u8×s8 cannot saturate."""
-    return bool(INTEGER_DOT_PRODUCT.intersection(cpu()[1]))
+def has_integer_dot_product(isa: Collection[str] | None = None) -> bool:
+    """Whether a CPU sums int8 products in 32 bits (VNNI, AMX, arm dot product), so that u8×s8 cannot saturate.
+
+    Args:
+        isa: what the CPU has of `INTERESTING_ISA`; None: what this one has.
+    """
+    return bool(INTEGER_DOT_PRODUCT.intersection(cpu()[1] if isa is None else isa))
+
+
+def is_arm(isa: Collection[str] | None = None) -> bool:
+    """Whether a CPU with that `isa` is one of arm's; None: this one."""
+    return platform.machine() in ("aarch64", "arm64") if isa is None else ARM in isa
+
+
+def needed_isa(isa: Collection[str] | None, exact: bool) -> str:
+    """What a CPU must have to run an artifact for `isa`, in a word or two.
+
+    Args:
+        exact: whether its 8-bit weights were chosen for integer dot products: they give wrong sums without them.
+    """
+    machine = platform.machine() if isa is None or is_arm(isa) == is_arm() else ("aarch64" if is_arm(isa) else "x86_64")
+    needs_vnni = exact and not is_arm(isa) and has_integer_dot_product(isa)
+    return f"{machine} vnni" if needs_vnni else machine
 
 
 def cpu_cores() -> int:

@@ -120,6 +120,10 @@ class _Run:
                     self._tell(
                         f"target `{target.name}` has no budgets: whatever is fastest ships, and nothing is proven"
                     )
+                if target.isa is not None and set(target.isa) != set(environment.cpu()[1]):
+                    wanted = environment.isa_summary(target.isa)
+                    what = f"target `{target.name}` is for {wanted}, and is measured on {environment.describe()}"
+                    self._tell(f"{what}: how fast it is there, and how its sums round, is not known")
             for step in self.plan.steps:
                 if step.action != "time":
                     self._run_step(step)

@@ -79,6 +79,7 @@ class TargetPlan(Value):
     name: str
     threads: int
     batch: int
+    isa: tuple[str, ...] | None = None
     budgets: Budgets
     measure: MeasureSection = MeasureSection()
     candidates: tuple[Side, ...]
@@ -193,6 +194,7 @@ class _Builder:
         builds = tuple(side.build for side in sides)
         return TargetPlan(
             name=target.name, threads=target.threads, batch=target.batch, budgets=budgets,
+            isa=None if target.isa is None else tuple(target.isa),
             measure=self.recipe.measure_of(target), candidates=tuple(candidates), original=original, floats=floats,
             baseline=baseline,
             time=self._add_time(target, budgets, builds),
@@ -245,7 +247,7 @@ class _Builder:
         self, entry: PassStep, model: str, target: Target, backend: str, labels: tuple[str, str]
     ) -> str:  # fmt: skip
         step = registry.resolve("passes", entry.name)(**entry.options)
-        profile = registry.resolve("backends", backend)().profile() if step.needs_profile else None
+        profile = registry.resolve("backends", backend)().profile(target.isa) if step.needs_profile else None
         parts = keys.code_parts([registry.module_of("passes", entry.name)])
         parts["options"] = keys.digest(step.model_dump(mode="json"))
         parts["seed"] = str(self.recipe.seed)
@@ -286,10 +288,10 @@ class _Builder:
 
     def _add_build(self, target: Target, backend: str, model: str, side: str) -> str:
         parts = keys.code_parts([registry.module_of("backends", backend)])
-        parts["instruction set"] = keys.digest(list(environment.cpu()[1]))
+        parts["instruction set"] = keys.digest(list(environment.cpu()[1] if target.isa is None else target.isa))
         parts["threads and batch"] = f"{target.threads} and {target.batch}"
         parts["target"] = target.name
-        options = {"target": target.name, "threads": target.threads, "batch": target.batch}
+        options = {"target": target.name, "threads": target.threads, "batch": target.batch, "isa": target.isa}
         return self._add("build", f"build [{side}]", (model,), parts, name=backend, options=options)
 
     def _add_baseline(self, target: Target) -> Side:

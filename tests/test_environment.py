@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -109,3 +110,22 @@ def test_the_summary_says_whether_int8_products_saturate(isa: tuple[str, ...], s
 def test_the_power_mode_is_the_governor(read: dict[str, str]) -> None:
     read["/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"] = "performance\n"
     assert environment.power_mode() == "performance"
+
+
+@pytest.mark.parametrize(
+    ("isa", "exact", "needed"),
+    [
+        (["avx2"], True, "x86_64"), (["avx2", "avx512_vnni"], True, "x86_64 vnni"), (["avx512_vnni"], False, "x86_64"),
+        (["asimd", "asimddp"], True, "aarch64"), ([], True, "x86_64"),
+    ],
+)  # fmt: skip
+def test_what_an_artifact_needs_follows_from_the_cpu_that_it_is_for(isa: list[str], exact: bool, needed: str) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("the names are those of an x86 host")
+    assert environment.needed_isa(isa, exact) == needed
+
+
+def test_arm_is_told_by_its_vector_unit() -> None:
+    assert environment.is_arm(["asimd"])
+    assert not environment.is_arm(["avx2"])
+    assert environment.is_arm() == (platform.machine() in ("aarch64", "arm64"))

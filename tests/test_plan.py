@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeopt.errors import DataError, UsageError
-from edgeopt.plan import Plan, make_plan
+from edgeopt.plan import Plan, make_plan, profile_of
 from edgeopt.recipe import load_recipe
 from edgeopt.store import Store
 from tests.recipe.conftest import FILES, SOUND
@@ -189,3 +189,17 @@ def test_a_plan_runs_no_user_code_and_loads_no_torch(plan_of: MakePlan, folder: 
     ran = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "[]"
     assert not canary.exists()
+
+
+def test_a_declared_cpu_changes_the_profile_and_the_build(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[1] / "recipes" / "digits.yaml"
+    plans = [
+        make_plan(load_recipe(recipe, [f"targets.0.isa={isa}"]), Store(tmp_path / "store"))
+        for isa in ("[avx2]", "[avx512_vnni]")
+    ]
+    for step in ("quantize_int8 [int8]", "build [x86/onnxruntime_cpu/int8]"):
+        first, second = (plan.step(step) for plan in plans)
+        assert first.key != second.key
+    profiles = [profile_of(plan.step("quantize_int8 [int8]")) for plan in plans]
+    assert [profile and profile.weight_bits for profile in profiles] == [7, 8]
+    assert plans[0].targets[0].isa == ("avx2",)

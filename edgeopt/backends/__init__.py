@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -66,8 +66,12 @@ class Backend(ABC):
             MissingError: names what to install.
         """
 
-    def profile(self) -> QuantizationProfile | None:
-        """What the backend wants to see in a quantized graph on this machine; None if it runs no integers."""
+    def profile(self, isa: Collection[str] | None = None) -> QuantizationProfile | None:
+        """What the backend wants to see in a quantized graph; None if it runs no integers.
+
+        Args:
+            isa: what the CPU that it is for has of `environment.INTERESTING_ISA`; None: this machine.
+        """
         return None
 
     @abstractmethod

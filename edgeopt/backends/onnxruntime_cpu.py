@@ -11,7 +11,7 @@ Measured on residual networks (2 cores, AVX2, ONNX Runtime 1.32):
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MODEL = "model.onnx"
 INSTALL = "`pip install edgeopt[cpu]`"
-ARM = ("aarch64", "arm64")
 
 #: would quantize what a recipe keeps in float, wherever it stands between two pairs: to 8 bits and with one scale for
 #: all channels, which is coarser than the layer was before, and saturates where there is no integer dot product
@@ -49,7 +48,7 @@ class OnnxruntimeCpu(Backend):
     def available(self) -> None:
         _import_runtime()
 
-    def profile(self) -> QuantizationProfile:
+    def profile(self, isa: Collection[str] | None = None) -> QuantizationProfile:
         """Per-channel weights; u8 activations on x86, s8 on arm; 7-bit weights where 8 bits would saturate.
 
         Activations are asymmetric on arm too: a Relu before Q is dropped only where the zero point is the lowest
@@ -57,7 +56,7 @@ class OnnxruntimeCpu(Backend):
 
         AVX2 adds pairs of u8 s8 products in 16 bits: two of 255 * 127 do not fit, two of 255 * 63 do.
         """
-        arm, exact = platform.machine() in ARM, environment.has_integer_dot_product()
+        arm, exact = environment.is_arm(isa), environment.has_integer_dot_product(isa)
         return QuantizationProfile(
             name="onnxruntime_cpu/arm64" if arm else f"onnxruntime_cpu/{'x86_vnni' if exact else 'x86'}",
             activation_dtype="int8" if arm else "uint8",
@@ -79,7 +78,10 @@ class OnnxruntimeCpu(Backend):
             files=list_files(folder, [MODEL]),
             inputs=model.inputs,
             outputs=model.outputs,
-            requires={"onnxruntime": _import_runtime().__version__, "isa": _isa(model)},
+            requires={
+                "onnxruntime": _import_runtime().__version__,
+                "isa": environment.needed_isa(context.isa, exact=bool(model.ranges)),
+            },
             settings={"threads": context.threads, "batch": context.batch},
             folder=folder,
         )
@@ -133,13 +135,6 @@ def open_runtime(graph: str | bytes, threads: int, **settings: Any) -> onnxrunti
     except Exception as error:  # the runtime's own exceptions have no base but Exception
         named = f"`{graph}`" if isinstance(graph, str) else "the graph"
         raise BackendError(f"ONNX Runtime cannot run {named}: {_first_line(error)}") from error
-
-
-def _isa(model: Model) -> str:
-    """What the CPU must have: 8-bit weights that were chosen for VNNI give wrong sums without it."""
-    machine = platform.machine()
-    needs_vnni = model.ranges and machine not in ARM and environment.has_integer_dot_product()
-    return f"{machine} vnni" if needs_vnni else machine
 
 
 def _import_runtime() -> Any:

@@ -21,9 +21,8 @@ OpenVINO takes a stand-in of its own that does nothing. So it is imported as if 
 from __future__ import annotations
 
 import contextlib
-import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,7 +36,6 @@ from edgeopt.model import Artifact, Form, Model, QuantizationProfile, TensorSpec
 
 MODEL = "model.onnx"
 INSTALL = "`pip install edgeopt[openvino]`"
-ARM = ("aarch64", "arm64")
 TELEMETRY = "openvino_telemetry"
 
 #: one request runs at a time, as fast as it can, and nothing is rounded beyond what the graph says
@@ -69,7 +67,7 @@ class OpenvinoCpu(Backend):
     def available(self) -> None:
         _import_runtime()
 
-    def profile(self) -> QuantizationProfile:
+    def profile(self, isa: Collection[str] | None = None) -> QuantizationProfile:
         """u8 activations, float biases, and pairs behind activations; 7-bit weights where 8 bits would saturate.
 
         Measured on 13 networks; ratios are times against this profile, dB are signal to noise at the output. It takes
@@ -93,7 +91,7 @@ class OpenvinoCpu(Backend):
         On arm nothing was measured. int8 without zero points is what its kernels take, by the pull requests 36764 and
         37351 of OpenVINO; what a Concat makes of them is to be looked at.
         """
-        arm, exact = platform.machine() in ARM, environment.has_integer_dot_product()
+        arm, exact = environment.is_arm(isa), environment.has_integer_dot_product(isa)
         return QuantizationProfile(
             name="openvino_cpu/arm64" if arm else f"openvino_cpu/{'x86_vnni' if exact else 'x86'}",
             activation_dtype="int8" if arm else "uint8",
@@ -119,7 +117,10 @@ class OpenvinoCpu(Backend):
             files=list_files(folder, [MODEL]),
             inputs=_fix_batch(model.inputs, symbols, context.batch),
             outputs=_fix_batch(model.outputs, symbols, context.batch),
-            requires={"openvino": environment.library_version("openvino") or "unknown", "isa": _isa(model)},
+            requires={
+                "openvino": environment.library_version("openvino") or "unknown",
+                "isa": environment.needed_isa(context.isa, exact=bool(model.ranges)),
+            },
             settings={"threads": context.threads, "batch": context.batch},
             folder=folder,
         )
@@ -209,13 +210,6 @@ def _fix_batch(specs: tuple[TensorSpec, ...], symbols: set[int | str], batch: in
     """The specs with `batch` for the symbols that inputs have on their first axis."""
     fixed = ([batch if isinstance(axis, str) and axis in symbols else axis for axis in spec.shape] for spec in specs)
     return tuple(spec.model_copy(update={"shape": tuple(shape)}) for spec, shape in zip(specs, fixed, strict=True))
-
-
-def _isa(model: Model) -> str:
-    """What the CPU must have: 8-bit weights that were chosen for VNNI give wrong sums without it."""
-    machine = platform.machine()
-    needs_vnni = model.ranges and machine not in ARM and environment.has_integer_dot_product()
-    return f"{machine} vnni" if needs_vnni else machine
 
 
 def _import_runtime() -> Any:

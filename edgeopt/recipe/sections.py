@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
 
 from edgeopt.data.preprocess import Preprocess
+from edgeopt.environment import INTERESTING_ISA
 from edgeopt.model import Value
 from edgeopt.recipe.budgets import Budgets
 
@@ -160,6 +161,15 @@ class MeasureSection(Value):
     )
 
 
+def _known_isa(name: str) -> str:
+    if name not in INTERESTING_ISA:
+        raise ValueError(f"should be one of {', '.join(INTERESTING_ISA)}")
+    return name
+
+
+Isa = Annotated[str, AfterValidator(_known_isa)]
+
+
 class Target(Value):
     """One thing to ship for."""
 
@@ -169,6 +179,9 @@ class Target(Value):
     passes: list[PassStep] | None = Field(default=None, description="in place of the shared ones")
     threads: int = Field(default=1, ge=1, le=1024)
     batch: int = Field(default=1, ge=1, le=65536)
+    isa: list[Isa] | None = Field(
+        default=None, description="what the CPU that it is for has, where it is not this machine's"
+    )
     device: str | None = Field(default=None, description="where to build and measure, such as ssh://orin-7")
     budgets: Budgets = Field(default=Budgets(), description="added to the shared ones, or tighter")
     measure: MeasureSection = Field(default=MeasureSection(), description="in place of the shared values")

@@ -154,3 +154,10 @@ def test_a_layer_that_is_kept_in_float_runs_in_float(onnx_model: Model, tmp_path
     operators = [node.op_type for node in onnx.load(opened).graph.node]
     convolutions = sum(node.op_type == "Conv" for node in graph.graph.node)
     assert operators.count("QLinearConv") == convolutions - 1
+
+
+def test_the_profile_follows_a_cpu_that_the_recipe_declares() -> None:
+    found = {isa: OnnxruntimeCpu().profile([isa]) for isa in ("avx2", "avx512_vnni", "asimddp", "asimd")}
+    assert [profile.weight_bits for profile in found.values()] == [7, 8, 8, 8]
+    assert OnnxruntimeCpu().profile(["asimd", "asimddp"]).activation_dtype == "int8"
+    assert found["avx512_vnni"].activation_dtype == "uint8"

@@ -84,6 +84,7 @@ def test_a_variant_can_stand_in_place_of_the_shared_passes(write: Write) -> None
             "accuracy: {max_drop_pp: 1.0}", "size: {max_mb: 420000}",
             ["`max_mb` should be less than or equal to 100000, found `420000`"],
         ),
+        ("name: x86", "name: x86\n    isa: [avx3]", ["`isa[0]` should be one of avx2"]),
         ("{ratio: 0.5}", "{ratio: 1.5}", ["13:29: `ratio` should be less than 1, found `1.5`"]),
         ("{ratio: 0.5}", "{ratoi: 0.5}", ["missing key `ratio`", "unknown key `ratoi`; did you mean `ratio`?"]),
         ("{ratio: 0.5}", "0.5", ["13:5: the options of `prune_channels` should be a mapping"]),
