@@ -36,7 +36,7 @@ class Rung:
     def describe(self) -> str:
         """`86.3 % (−0.4 pp), 31 dB, 4.1 s`."""
         return (
-            f"{self.loss.score:.2f} % ({-self.loss.drop_pp:+.2f} pp), {self.loss.sqnr_db:.1f} dB, {self.seconds:.1f} s"
+            f"{self.loss.score:.2f} % ({0.0 - self.loss.drop_pp:+.2f} pp), {self.loss.sqnr_db:.1f} dB, {self.seconds:.1f} s"
         )
 
 
