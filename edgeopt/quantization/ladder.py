@@ -35,9 +35,8 @@ class Rung:
 
     def describe(self) -> str:
         """`86.3 % (−0.4 pp), 31 dB, 4.1 s`."""
-        return (
-            f"{self.loss.score:.2f} % ({0.0 - self.loss.drop_pp:+.2f} pp), {self.loss.sqnr_db:.1f} dB, {self.seconds:.1f} s"
-        )
+        gained = 0.0 - self.loss.drop_pp  # not `-drop_pp`, which is -0.00 where nothing is lost
+        return f"{self.loss.score:.2f} % ({gained:+.2f} pp), {self.loss.sqnr_db:.1f} dB, {self.seconds:.1f} s"
 
 
 @dataclass
