@@ -119,7 +119,7 @@ def _stored(found: Found, sides: dict[str, Artifact], target: TargetPlan, result
 
 def _inputs(target: TargetPlan, results: Results) -> list[Arrays]:
     count = TIMED_BATCHES * target.batch
-    _, inputs = workers.run("edgeopt.data:read_first", results.splits().validation, count, target.batch)
+    _, inputs = workers.run("edgeopt.data:read_spread", results.splits().validation, count, target.batch)
     return list(inputs)
 
 

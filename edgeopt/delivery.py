@@ -116,7 +116,7 @@ def _recipe_as_run(recipe: Recipe) -> bytes:
 def _golden(side: Side, target: TargetPlan, results: Results) -> tuple[Golden, ...]:
     """A few validation samples as they were read, and what the winner makes of each."""
     samples = results.splits().validation
-    raw, batches = workers.run("edgeopt.data:read_first", samples, GOLDEN_SAMPLES, 1)
+    raw, batches = workers.run("edgeopt.data:read_spread", samples, GOLDEN_SAMPLES, 1)
     outputs: list[Arrays] = workers.run(
         "edgeopt.backends:run_each", results.artifact(side.build), batches, target.batch,
         environ=thread_environment(target.threads),

@@ -94,10 +94,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.open()) if self.rows is None else len(self.rows)
 
-    def first(self, count: int) -> Samples:
-        """The first `count` samples of these."""
-        rows = tuple(range(len(self))) if self.rows is None else self.rows
-        return replace(self, rows=rows[:count])
+    def spread(self, count: int) -> Samples:
+        """`count` of these, or all, at even distances: the first ones of a folder are all of one class."""
+        rows = range(len(self)) if self.rows is None else self.rows
+        places = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)
+        return replace(self, rows=tuple(rows[place] for place in places))
 
     def labels(self) -> NDArray[Any] | None:
         labels = self.open().labels()
@@ -158,11 +159,11 @@ def _check_alike(sample: Arrays, first: Arrays, name: str) -> None:
             raise DataError(message, "bring all samples to one size with `resize:` and `crop:` in `preprocess:`")
 
 
-def read_first(samples: Samples, count: int, batch: int) -> tuple[list[Arrays], list[Arrays]]:
-    """What a worker runs: the first `count` samples as they were read, and as whole batches of `batch`, prepared."""
-    first = samples.first(count)
-    raw = list(first.open().read(first.rows))
-    return raw, [one.inputs for one in first.batches(batch) if len(one.indices) == batch]
+def read_spread(samples: Samples, count: int, batch: int) -> tuple[list[Arrays], list[Arrays]]:
+    """What a worker runs: `count` samples as they were read, and as whole batches of `batch`, prepared."""
+    some = samples.spread(count)
+    raw = list(some.open().read(some.rows))
+    return raw, [one.inputs for one in some.batches(batch) if len(one.indices) == batch]
 
 
 def _stack(samples: list[Arrays]) -> Arrays:

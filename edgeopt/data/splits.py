@@ -78,7 +78,7 @@ def make_splits(
 
 def _check_shapes(name: str, samples: Samples, inputs: tuple[TensorSpec, ...]) -> None:
     """Hold the first sample, as it is prepared, against what the network takes."""
-    for first in samples.first(1).batches(1):
+    for first in samples.spread(1).batches(1):
         for spec in inputs:
             found, wanted = first.inputs[spec.name].shape[1:], spec.shape[1:]
             if not _fits(found, wanted):

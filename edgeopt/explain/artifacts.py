@@ -49,7 +49,7 @@ class Inputs:
         size = int(fixed[0]) if fixed else 1
         if self.calibration is not None:
             try:
-                rows = _prepared(replace(self.calibration, inputs=names).first(SAMPLES))
+                rows = _prepared(replace(self.calibration, inputs=names).spread(SAMPLES))
                 return _pack(rows, size), f"{len(rows)} calibration samples"
             except EdgeoptError as error:
                 fault = error.message

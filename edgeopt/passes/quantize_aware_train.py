@@ -167,7 +167,7 @@ def _compare(graph: onnx.ModelProto, quantized: onnx.ModelProto, context: Contex
     from edgeopt.quantization.arithmetic import sqnr_db
 
     assert context.calibration is not None
-    (batch,) = context.calibration.first(COMPARED_SAMPLES).batches(COMPARED_SAMPLES)
+    (batch,) = context.calibration.spread(COMPARED_SAMPLES).batches(COMPARED_SAMPLES)
     exact, coarse = (
         run_session(make_session(each, environment.cpu_cores()), batch.inputs) for each in (graph, quantized)
     )

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -48,7 +46,7 @@ def weigh_taylor(network: nn.Module, samples: Samples) -> Saliency:
     network = copy.deepcopy(network).eval().requires_grad_(True)
     weights = _weights(network)
     saliency = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for batch in _spread(samples).batches(BATCH):
+    for batch in samples.spread(SAMPLES).batches(BATCH):
         logits = network(*(torch.from_numpy(batch.inputs[name]) for name in samples.inputs))
         loss = functional.cross_entropy(next(iter(name_outputs(logits).values())), torch.from_numpy(batch.labels))
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
@@ -87,9 +85,3 @@ def _score_member(network: nn.Module, member: Member, saliency: Saliency) -> tor
 
 def _to_mean_one(scores: torch.Tensor) -> torch.Tensor:
     return scores / scores.mean() if scores.mean() > 0 else scores
-
-
-def _spread(samples: Samples) -> Samples:
-    rows = np.arange(len(samples)) if samples.rows is None else np.asarray(samples.rows)
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).astype(np.int64))]
-    return replace(samples, rows=tuple(int(row) for row in chosen))

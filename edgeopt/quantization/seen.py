@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 
 from edgeopt.quantization.arithmetic import Range
 
-#: of the moving average: a sample counts so much, or as much as any other while there are fewer
-SMOOTHING = 0.01
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -24,7 +21,7 @@ class Seen:
 
     Attributes:
         low, high: the smallest and largest value.
-        mean_low, mean_high: of each sample, averaged over the samples in their order.
+        mean_low, mean_high: of each sample, averaged over the samples.
         halves: low and high of every second sample, and of those between.
         counts: (bins,) values in each of the bins of one width that reach from `low` to `high`; None where no histogram
             was asked for.
@@ -64,7 +61,7 @@ class Extremes:
             self._low[half] = np.minimum(self._low[half], reduced[0, :, at])
             self._high[half] = np.maximum(self._high[half], reduced[1, :, at])
             self._samples += 1
-            self._means += (reduced[:2, :, at] - self._means) * max(SMOOTHING, 1 / self._samples)
+            self._means += (reduced[:2, :, at] - self._means) / self._samples
 
     @property
     def samples(self) -> int:

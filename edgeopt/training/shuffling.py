@@ -50,7 +50,7 @@ def open_shuffled(
 
 def _record_dtype(samples: Samples) -> np.dtype[np.void]:
     """One record holds all the inputs of one sample."""
-    first = next(samples.first(1).batches(1)).inputs
+    first = next(samples.spread(1).batches(1)).inputs
     return np.dtype([(name, first[name].dtype, first[name].shape[1:]) for name in samples.inputs])
 
 

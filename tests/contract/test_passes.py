@@ -46,7 +46,7 @@ class Subject:
         self.type: type[Pass] = registry.resolve("passes", name)
         self.options = example_options(self.type)
         self.model = models[self.type.accepts]
-        self._given = {"calibration": samples, "tuning": samples.first(64), "training": samples}
+        self._given = {"calibration": samples, "tuning": samples.spread(64), "training": samples}
         self._original = models["torch"]
 
     def context(self, folder: Path) -> Context:

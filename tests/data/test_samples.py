@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,13 @@ def test_chosen_rows_keep_their_labels_and_indices(samples: Samples) -> None:
     (batch,) = chosen.batches(8)
     assert np.array_equal(batch.inputs["image"], IMAGES[[1, 4, 6]] / 2)
     assert batch.indices.tolist() == [1, 4, 6]
-    assert [len(chosen.first(2)), len(samples.first(2)), len(samples.first(99))] == [2, 2, 7]
-    assert list(samples.first(0).batches(2)) == []
+
+
+def test_a_few_of_a_split_that_is_sorted_by_class_are_of_all_classes(samples: Samples) -> None:
+    assert samples.spread(3).rows == (0, 3, 6)
+    assert replace(samples, rows=(1, 4, 5, 6)).spread(2).rows == (1, 6)
+    assert [len(samples.spread(count)) for count in (1, 6, 7, 99)] == [1, 6, 7, 7]
+    assert list(samples.spread(0).batches(2)) == []
 
 
 def test_samples_cross_to_a_worker_as_they_are(samples: Samples) -> None:

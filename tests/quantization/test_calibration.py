@@ -35,7 +35,7 @@ from edgeopt.onnx_graph import input_specs
 from edgeopt.quantization.calibration import observe, stream_batches
 
 graph = onnx.load(sys.argv[1])
-samples = Samples("npz", Path(sys.argv[2]), ("x",), Preprocess()).first(int(sys.argv[3]))
+samples = Samples("npz", Path(sys.argv[2]), ("x",), Preprocess()).spread(int(sys.argv[3]))
 observe(graph, ["x", "a", "b", "y"], lambda: stream_batches(samples, input_specs(graph)), bins=int(sys.argv[4]))
 sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 """

@@ -96,6 +96,12 @@ def test_the_moving_average_is_that_of_the_samples_and_not_of_the_one_with_an_ou
     assert 3 < found.high < 4
 
 
+def test_the_moving_average_of_samples_sorted_by_class_is_that_of_all_classes(profile: QuantizationProfile) -> None:
+    values = np.random.default_rng(0).uniform(0, 1, (400, 100)) * np.repeat([1.0, 9.0], 200)[:, None]
+    ends = [make_calibrator("moving_average").find_range(see(each), profile).high for each in (values, values[::-1])]
+    assert ends == pytest.approx([5, 5], rel=0.02)
+
+
 def test_nothing_is_cut_off_where_all_values_are_alike(profile: QuantizationProfile) -> None:
     values = np.random.default_rng(0).uniform(0, 1, (64, 4096))
     for name in NAMES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,10 @@ def test_any_order_gives_what_the_stream_gives(samples: Samples, tmp_path: Path)
 
 
 def test_chosen_rows_keep_their_labels(samples: Samples, tmp_path: Path) -> None:
-    with open_shuffled(samples.first(3), tmp_path, ignore_progress) as shuffled:
+    with open_shuffled(replace(samples, rows=(0, 3, 6)), tmp_path, ignore_progress) as shuffled:
         assert len(shuffled) == 3
         assert shuffled.labels is not None
-        assert shuffled.labels.tolist() == [0, 1, 2]
+        assert shuffled.labels.tolist() == [0, 3, 6]
 
 
 def test_batches_may_be_changed_by_whoever_takes_them(samples: Samples, tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""The extremes of a usual sample: one sample with an outlier moves the range by a hundredth at most."""
+"""The extremes of a usual sample: one sample with an outlier moves the range by its share in the samples.
+
+Each sample counts the same. A window over the last ones, as used in training, would hold the last class alone of a
+folder that is sorted by class.
+"""
 
 from __future__ import annotations
 
