@@ -110,10 +110,16 @@ def inline_identities(graph: onnx.ModelProto) -> None:
     graph.graph.node.extend(remaining)
 
 
-def add_reduction(graph: onnx.ModelProto, operator: str, tensor: str, result: str, axes: Sequence[int]) -> None:
-    """Add, in place, `operator` (ReduceMin, ReduceMean …) over the axes of a tensor, with its result as an output."""
+def add_reduction(
+    graph: onnx.ModelProto, operator: str, tensor: str, result: str, axes: Sequence[int], *, keep: bool = False
+) -> None:
+    """Add, in place, `operator` (ReduceMin, ReduceMean …) over the axes of a tensor, with its result as an output.
+
+    Args:
+        keep: the axes, with a length of 1.
+    """
     opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
-    node = onnx.helper.make_node(operator, [tensor], [result], name=result, keepdims=0)
+    node = onnx.helper.make_node(operator, [tensor], [result], name=result, keepdims=int(keep))
     if opset >= AXES_AS_INPUT[operator]:
         graph.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(axes, np.int64), f"{result}_axes"))
         node.input.append(f"{result}_axes")

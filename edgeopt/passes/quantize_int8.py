@@ -6,7 +6,7 @@ pass follows the quantization profile of the target's backend and runs once per 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -22,6 +22,7 @@ from edgeopt.quantization.technique import Technique
 if TYPE_CHECKING:
     import onnx
 
+    from edgeopt.quantization.calibration import Arrays
     from edgeopt.quantization.ladder import Ladder
     from edgeopt.quantization.quantize import Quantized, Quantizing
     from edgeopt.quantization.sensitivity import Clock
@@ -69,13 +70,13 @@ class QuantizeInt8(Technique, Pass):
         else:
             technique, made, climbed = self._climb(quantizing, model, context)
         require_legal(made.graph, context.profile)
-        fidelity = _compare(made, model, context.calibration.first(COMPARED_SAMPLES))
+        fidelity = _compare(made, model, context.calibration.spread(COMPARED_SAMPLES))
         value = OnnxValue()
         save_graph(made.graph, context.folder / value.file)
         known = {"value": value, "ranges": made.scheme.activation_ranges(), "folder": context.folder}
         result = write_model(model.model_copy(update=known), context.folder)
         facts = {**_describe(made, technique, quantizing.images), **climbed, "sqnr_db": round(fidelity, 2)}
-        facts |= _clipping(made, model, context)
+        facts |= _describe_images(made, model, context)
         return PassResult(result, True, facts)
 
     def _technique(self) -> Technique:
@@ -124,10 +125,13 @@ def _prepare(graph: onnx.ModelProto, model: Model, context: Context) -> Quantizi
     samples, profile = context.calibration, context.profile
     assert samples is not None
     assert profile is not None
+
+    def draw(count: int) -> Iterable[Arrays]:
+        return stream_batches(samples.spread(count), model.inputs)
+
     return Quantizing(
-        graph, profile, lambda: stream_batches(samples, model.inputs), len(samples), environment.cpu_cores(),
-        context.seed, context.memo, context.progress,
-    )  # fmt: skip
+        graph, profile, draw, len(samples), environment.cpu_cores(), context.seed, context.memo, context.progress
+    )
 
 
 def _describe(made: Quantized, technique: Technique, images: int) -> Facts:
@@ -149,30 +153,35 @@ def _describe(made: Quantized, technique: Technique, images: int) -> Facts:
         facts["left_in_float"] = ", ".join(f"{operators[name]} `{name}`" for name in placement.float_nodes)
     if technique.equalize:
         facts["equalized"] = f"{made.equalized} pairs of layers"
+    return facts
+
+
+def _describe_images(made: Quantized, model: Model, context: Context) -> Facts:
+    """Whether the calibration images are as they should be: enough, of several classes, like the tuning images."""
+    assert context.calibration is not None
+    images, labels = len(context.calibration), context.calibration.labels()
+    facts: dict[str, str | int | float] = {}
+    doubts = []
     if images < FEWEST_SAMPLES:
         apart = f"{100 * _instability(made):.0f} %"
-        facts["warning"] = (
-            f"{images} calibration images; ranges are steady from about {FEWEST_SAMPLES}, "
-            f"and those of two halves of these differ by {apart}"
-        )
-    return facts
+        few = f"{images} calibration images; ranges are steady from about {FEWEST_SAMPLES}"
+        doubts.append(f"{few}, and those of two halves of these differ by {apart}")
+    if images > 1 and labels is not None and labels.ndim == 1 and len(set(labels.tolist())) == 1:
+        doubts.append(f"all calibration images are of one class, {labels[0]}: ranges fit the others by chance")
+    if context.tuning is not None:
+        some = context.tuning.spread(COMPARED_SAMPLES)
+        share = _clipped_share(made, some, model)
+        facts["clipped"] = f"{100 * share:.2g} % of the values of {len(some)} tuning images"
+        if share > MOST_CLIPPED:
+            doubts.append(f"{facts['clipped']} are cut off: are they like the calibration images?")
+    return {**facts, "warning": "; ".join(doubts)} if doubts else facts
 
 
-def _clipping(made: Quantized, model: Model, context: Context) -> Facts:
-    """How much of the tuning images' values the ranges cut off: much, where they are unlike those of calibration."""
+def _clipped_share(made: Quantized, samples: Samples, model: Model) -> float:
     from edgeopt.quantization.calibration import clipped_share, stream_batches
 
-    if context.tuning is None:
-        return {}
-    samples = context.tuning.first(COMPARED_SAMPLES)
     batches = stream_batches(samples, model.inputs)
-    share = clipped_share(made.exact, made.scheme.activations, batches, environment.cpu_cores())
-    facts: dict[str, str | int | float] = {
-        "clipped": f"{100 * share:.2g} % of the values of {len(samples)} tuning images"
-    }
-    if share > MOST_CLIPPED:
-        facts["warning"] = f"{facts['clipped']} are cut off: are they like the calibration images?"
-    return facts
+    return clipped_share(made.exact, made.scheme.activations, batches, environment.cpu_cores())
 
 
 def _instability(made: Quantized) -> float:

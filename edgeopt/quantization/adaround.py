@@ -9,7 +9,7 @@ by what they are at nearest rounding and by the number of weights, so that one b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,6 @@ ITERATIONS = 1000
 
 #: of a layer: rows that are kept, fewer where they would hold more numbers than that; rows of an image, and of a step
 ROWS, NUMBERS, ROWS_PER_IMAGE, ROWS_PER_STEP = 4096, 2**23, 32, 128
-
-#: rows are taken from the first so many images: a layer has enough of them then, and each costs two runs per layer
-IMAGES = 256
 
 #: the rectified sigmoid reaches a little beyond 0 and 1, where its gradient would vanish
 LOWEST, HIGHEST = -0.1, 1.1
@@ -75,7 +72,7 @@ def adaround(
     A layer for which training found nothing better keeps what nearest rounding gives.
 
     Args:
-        batches: makes the calibration batches; called anew for each layer.
+        batches: makes batches of calibration samples, which run twice for each layer; called anew for each.
         on_layer: told how many layers are done, and of how many.
     """
     twin, integers = Twin(graph).requires_grad_(False), dict(scheme.integers)
@@ -114,7 +111,7 @@ def _gather(
     quantize, seen = quantize_activations(scheme.activations), sees(scheme.placement)
     activate = _fused(twin, node, scheme, wiring)
     rows = targets = keys = torch.empty(0)
-    for batch in _first(batches, IMAGES):
+    for batch in batches:
         inputs = {key: torch.from_numpy(array) for key, array in batch.items()}
         exact = _input_of(name, twin.run(inputs))
         coarse = _input_of(
@@ -131,15 +128,6 @@ def _gather(
         rows, targets, keys = new_rows[kept], new_targets[kept], new_keys[kept]
     bias = twin.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     return _Task(layer, scheme.weights[name], rows, targets, bias, activate)
-
-
-def _first(batches: Iterable[Arrays], images: int) -> Iterator[Arrays]:
-    """Batches until there are that many images."""
-    for batch in batches:
-        yield batch
-        images -= len(next(iter(batch.values())))
-        if images <= 0:
-            return
 
 
 def _input_of(name: str, run: Iterable[tuple[onnx.NodeProto, dict[str, Tensor]]]) -> dict[str, Tensor]:

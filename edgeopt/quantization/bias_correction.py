@@ -2,11 +2,12 @@
 
 Rounding weights moves the mean of what an operator makes, and the layers behind it see another distribution than they
 were trained on; networks with depthwise convolutions and squeeze-and-excitation lose tens of points by it. *Full*
-correction goes through the network from its input to its output: the mean of each layer is compared with that of the
-float network while all layers before it are quantized and corrected already; layers of the same depth share a run, and
-a run computes no more than leads to them. *Fast* correction looks at each layer alone, in one run, with exact inputs:
-the mean of what its weights' rounding errors make. (Nagel et al., Data-Free Quantization Through Weight Equalization
-and Bias Correction, ICCV 2019, section 4.2, with samples in place of their closed form.)
+correction compares the mean of each layer with that of the float network while all layers before it are quantized and
+corrected already. Both networks run side by side in one graph, which takes the error of the means so far off each
+result on the spot, so that one run over the samples corrects all layers in their order. *Fast* correction looks at each
+layer alone, with exact inputs: the mean of what its weights' rounding errors make. (Nagel et al., Data-Free
+Quantization Through Weight Equalization and Bias Correction, ICCV 2019, section 4.2, with samples in place of their
+closed form.)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from onnx import numpy_helper
 
 from edgeopt.errors import PassError
 from edgeopt.onnx_graph import add_reduction, make_session
-from edgeopt.quantization.calibration import Arrays, Batches
+from edgeopt.quantization.calibration import Arrays
 from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import Weighted
 from edgeopt.quantization.scheme import Scheme
@@ -30,7 +31,12 @@ from edgeopt.quantization.wiring import attribute, is_plain_gemm
 #: operators whose result has the channels on its second axis, and that take a bias
 CORRECTED = ("Conv", "ConvTranspose", "Gemm")
 
-Means = dict[str, NDArray[np.float64]]
+#: what tensors and nodes are called in the graphs that errors are found with
+_EXACT, _RAW, _MEAN, _ERROR, _BEFORE, _SHARE = (
+    f"edgeopt_{each}_" for each in ("exact", "raw", "mean", "error", "before", "share")
+)
+
+Errors = Mapping[str, NDArray[Any]]
 
 
 def add_biases(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -50,123 +56,177 @@ def add_biases(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def correct_biases(
-    graph: onnx.ModelProto, scheme: Scheme, batches: Batches, *, full: bool, threads: int = 1,
-    on_run: Callable[[int, int], None] = lambda done, runs: None,
+    graph: onnx.ModelProto, scheme: Scheme, batches: Iterable[Arrays], *, full: bool, threads: int = 1,
+    on_batch: Callable[[int], None] = lambda count: None,
 ) -> onnx.ModelProto:  # fmt: skip
     """A new float graph whose biases make up for what the scheme does to the means; the scheme goes on to fit it.
 
     Args:
         graph: folded, with biases: see `add_biases`.
-        batches: called once for each run over the samples.
+        batches: of which a hundred images in all do, if they are of all kinds.
         full: layer after layer, or each alone.
-        on_run: told how many runs are done, and of how many.
+        on_batch: told the number of samples of each batch that is done.
+
+    Raises:
+        PassError: the graph does not run on a batch.
     """
-    nodes = {node.name: node for node in graph.graph.node}
-    layers = [each for each in scheme.placement.weighted if each.bias and nodes[each.node].op_type in CORRECTED]
+    nodes, gates = {node.name: node for node in graph.graph.node}, _gates(graph)
+    layers = [
+        each for each in scheme.placement.weighted
+        if each.bias and nodes[each.node].op_type in CORRECTED and each.node not in gates
+    ]  # fmt: skip
+    find_errors = _errors_in_turn if full else _errors_alone
+    errors = find_errors(graph, scheme, layers, batches, threads, on_batch) if layers else {}
     corrected = onnx.ModelProto()
     corrected.CopyFrom(graph)
-    if not full:
-        _shift(corrected, layers, _error_means(graph, scheme, layers, batches(), threads))
-        on_run(1, 1)
-        return corrected
-    names = [each.node for each in layers]
-    exact = _means(graph, names, batches(), threads)
-    levels = _levels(graph, layers)
-    for done, level in enumerate(levels, 1):
-        found = _means(insert_pairs(corrected, scheme), [each.node for each in level], batches(), threads)
-        _shift(corrected, level, {node: found[node] - exact[node] for node in found})
-        on_run(done + 1, len(levels) + 1)
-    return corrected
-
-
-def _shift(graph: onnx.ModelProto, layers: Iterable[Weighted], errors: Mapping[str, NDArray[np.float64]]) -> None:
-    """Take the errors of the means off the biases, in place."""
-    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in corrected.graph.initializer}
     for each in layers:
         assert each.bias is not None
         bias = numpy_helper.to_array(tensors[each.bias])
         moved = bias.astype(np.float64) - errors[each.node].reshape(bias.shape)
         tensors[each.bias].CopyFrom(numpy_helper.from_array(moved.astype(np.float32), each.bias))
+    return corrected
 
 
-def _levels(graph: onnx.ModelProto, layers: Iterable[Weighted]) -> list[list[Weighted]]:
-    """The layers by how many weighted ones lead to them: those of one level do not depend on each other."""
-    known, depths, made = {each.node: each for each in layers}, dict[str, int](), dict[int, list[Weighted]]()
+def _gates(graph: onnx.ModelProto) -> set[str]:
+    """The nodes that make gates, as squeeze-and-excitation does: from pooled tensors, to be multiplied with whole ones.
+
+    A gate has one number for each image and channel. What moves its mean is a few images on which it moves far, and to
+    move it on all the others is no cure: on an EfficientNet it cost 4 dB.
+    """
+    pooled, makers, gates = set[str](), dict[str, onnx.NodeProto](), set[str]()
+    constants = {tensor.name for tensor in graph.graph.initializer}
     for node in graph.graph.node:
-        depth = max((depths.get(name, 0) for name in node.input), default=0)
-        if node.name in known:
-            made.setdefault(depth, []).append(known[node.name])
-            depth += 1
-        depths |= dict.fromkeys(node.output, depth)
-    return [made[depth] for depth in sorted(made)]
+        read = [name for name in node.input if name and name not in constants]
+        whole = [name for name in read if name not in pooled]
+        if node.op_type == "GlobalAveragePool" or (read and not whole):
+            pooled.update(node.output)
+            makers |= dict.fromkeys(node.output, node)
+        elif node.op_type == "Mul":
+            waiting = [name for name in read if name in pooled]
+            while waiting:
+                maker = makers[waiting.pop()]
+                if maker.name not in gates and maker.op_type != "GlobalAveragePool":
+                    waiting += [name for name in maker.input if name in pooled]
+                gates.add(maker.name)
+    return gates
 
 
-def _means(graph: onnx.ModelProto, nodes: Iterable[str], batches: Iterable[Arrays], threads: int) -> Means:
-    """Node → (channels,) the mean of what it makes, over samples and positions."""
-    makers = {node.name: node for node in graph.graph.node}
-    return _run_means(graph, {name: makers[name].output[0] for name in nodes}, batches, threads)
+def _errors_in_turn(
+    graph: onnx.ModelProto, scheme: Scheme, layers: Iterable[Weighted], batches: Iterable[Arrays], threads: int,
+    on_batch: Callable[[int], None],
+) -> Errors:  # fmt: skip
+    """Node → (channels,) by how much its mean is off, behind layers that are corrected.
+
+    After each batch a layer's error is the average over the batches so far, this one counted: what the first few leave
+    in the layers behind them is as good as gone after a dozen.
+    """
+    arrays = {tensor.name: tensor for tensor in graph.graph.initializer}
+    nodes = {node.name: node for node in graph.graph.node}
+    ranks = {each.node: len(arrays[each.weight].dims) for each in layers}
+    counts = {each.node: _channels(nodes[each.node], arrays[each.weight]) for each in layers}
+    errors = {node: np.zeros((1, counts[node], *[1] * (rank - 2)), np.float32) for node, rank in ranks.items()}
+    session = make_session(_side_by_side(graph, insert_pairs(graph, scheme), ranks), threads)
+    for number, batch in enumerate(batches, 1):
+        before = {f"{_BEFORE}{node}": error for node, error in errors.items()}
+        share = {_SHARE: np.asarray(1 / number, np.float32)}
+        found = _run(session, [f"{_ERROR}{node}" for node in errors], {**batch, **before, **share}, batch)
+        errors = dict(zip(errors, found, strict=True))
+        on_batch(_count(batch))
+    return errors
 
 
-def _error_means(
-    graph: onnx.ModelProto, scheme: Scheme, layers: Iterable[Weighted], batches: Iterable[Arrays], threads: int
-) -> Means:
+def _side_by_side(exact: onnx.ModelProto, quantized: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelProto:
+    """One graph of both, in which each layer of `quantized` gives its result less its error, which is an output.
+
+    The error is what it was before, an input, moved by the given share towards that of this batch.
+    """
+    joined = onnx.ModelProto()
+    joined.CopyFrom(quantized)
+    body, inputs = joined.graph, {value.name for value in exact.graph.input}
+    del body.node[:], body.output[:]
+    body.input.append(onnx.helper.make_tensor_value_info(_SHARE, onnx.TensorProto.FLOAT, []))
+    for tensor in exact.graph.initializer:
+        body.initializer.add().CopyFrom(tensor)
+        body.initializer[-1].name = f"{_EXACT}{tensor.name}"
+    for node in exact.graph.node:
+        twin = body.node.add()
+        twin.CopyFrom(node)
+        twin.name = f"{_EXACT}{node.name}"
+        twin.input[:] = [name if name in inputs or not name else f"{_EXACT}{name}" for name in node.input]
+        twin.output[:] = [f"{_EXACT}{name}" if name else "" for name in node.output]
+        if node.name in ranks:
+            axes = [0, *range(2, ranks[node.name])]
+            add_reduction(joined, "ReduceMean", twin.output[0], f"{_MEAN}{twin.name}", axes, keep=True)
+    for node in quantized.graph.node:
+        body.node.add().CopyFrom(node)
+        if node.name in ranks:
+            raw = body.node[-1].output[0] = f"{_RAW}{node.name}"
+            axes = [0, *range(2, ranks[node.name])]
+            add_reduction(joined, "ReduceMean", raw, f"{_MEAN}{node.name}", axes, keep=True)
+            body.node.extend(_take_off(node.name, raw, node.output[0]))
+            body.input.append(onnx.helper.make_tensor_value_info(f"{_BEFORE}{node.name}", onnx.TensorProto.FLOAT, None))
+    del body.output[:]
+    kinds = (onnx.helper.make_tensor_value_info(f"{_ERROR}{node}", onnx.TensorProto.FLOAT, None) for node in ranks)
+    body.output.extend(kinds)
+    return joined
+
+
+def _take_off(node: str, raw: str, result: str) -> list[onnx.NodeProto]:
+    """`error = before + share · (mean − exact mean − before)`, and `result = raw − error`."""
+    error = f"{_ERROR}{node}"
+    steps = (
+        ("Sub", (f"{_MEAN}{node}", f"{_MEAN}{_EXACT}{node}"), f"{error}_now"),
+        ("Sub", (f"{error}_now", f"{_BEFORE}{node}"), f"{error}_moved"),
+        ("Mul", (f"{error}_moved", _SHARE), f"{error}_step"),
+        ("Add", (f"{_BEFORE}{node}", f"{error}_step"), error),
+        ("Sub", (raw, error), result),
+    )
+    return [onnx.helper.make_node(operator, inputs, [made], name=f"{made}_{_RAW}") for operator, inputs, made in steps]
+
+
+def _errors_alone(
+    graph: onnx.ModelProto, scheme: Scheme, layers: Iterable[Weighted], batches: Iterable[Arrays], threads: int,
+    on_batch: Callable[[int], None],
+) -> Errors:  # fmt: skip
     """Node → (channels,) the mean of what the rounding errors of its weight make of its exact input."""
     opened = onnx.ModelProto()
     opened.CopyFrom(graph)
+    del opened.graph.output[:]
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     nodes = {node.name: node for node in graph.graph.node}
-    results = {}
     for each in layers:
         quantizer, weight = scheme.weights[each.node], arrays[each.weight]
         integers = scheme.integers.get(each.node)
         rounded = quantizer.dequantize(quantizer.quantize(weight) if integers is None else integers)
-        twin, error = onnx.NodeProto(), f"{each.node}_weight_error"
+        opened.graph.initializer.append(numpy_helper.from_array(rounded - weight, f"{_RAW}{each.node}"))
+        twin = opened.graph.node.add()
         twin.CopyFrom(nodes[each.node])
-        twin.name = results[each.node] = f"{each.node}_error"
-        twin.input[:] = [each.activation, error]
-        twin.output[:] = [twin.name]
-        opened.graph.initializer.append(numpy_helper.from_array(rounded - weight, error))
-        opened.graph.node.append(twin)
-    return _run_means(opened, results, batches, threads)
-
-
-def _run_means(graph: onnx.ModelProto, results: Mapping[str, str], batches: Iterable[Arrays], threads: int) -> Means:
-    session = make_session(_only_means(graph, results), threads)
-    outputs, samples = list(results), 0
-    totals: list[Any] = [0.0] * len(outputs)
+        twin.name = twin.output[0] = f"{_EXACT}{each.node}"
+        twin.input[:] = [each.activation, f"{_RAW}{each.node}"]
+        axes = [0, *range(2, weight.ndim)]
+        add_reduction(opened, "ReduceMean", twin.output[0], f"{_ERROR}{each.node}", axes)
+    session = make_session(opened, threads)
+    names, samples = [each.node for each in layers], 0
+    totals: list[Any] = [0.0] * len(names)
     for batch in batches:
-        count = len(next(iter(batch.values())))
-        try:
-            found = session.run([f"{name}_mean" for name in outputs], batch)
-        except Exception as error:  # the runtime's own exceptions have no base but Exception
-            raise PassError(f"the network does not run on {count} calibration samples: {error}") from error
-        totals = [total + count * mean.astype(np.float64) for total, mean in zip(totals, found, strict=True)]
-        samples += count
-    return {name: total / samples for name, total in zip(outputs, totals, strict=True)}
+        found = _run(session, [f"{_ERROR}{name}" for name in names], batch, batch)
+        totals = [total + _count(batch) * mean.astype(np.float64) for total, mean in zip(totals, found, strict=True)]
+        samples += _count(batch)
+        on_batch(_count(batch))
+    return {name: total / samples for name, total in zip(names, totals, strict=True)}
 
 
-def _only_means(graph: onnx.ModelProto, results: Mapping[str, str]) -> onnx.ModelProto:
-    """What leads to these results, with their means over all but the channels as the only outputs."""
-    reduced = onnx.ModelProto()
-    reduced.CopyFrom(graph)
-    needed, kept = set(results.values()), []
-    for node in reversed(graph.graph.node):
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed.update(node.input)
-    del reduced.graph.node[:], reduced.graph.output[:]
-    reduced.graph.node.extend(reversed(kept))
-    ranks = {tensor.name: len(tensor.dims) for tensor in graph.graph.initializer}
-    makers = {name: node for node in kept for name in node.output}
-    for name, result in results.items():
-        rank = ranks.get(makers[result].input[1], 0) or _rank_behind(makers, makers[result].input[1], ranks)
-        add_reduction(reduced, "ReduceMean", result, f"{name}_mean", [0, *range(2, rank)])
-    return reduced
+def _run(session: Any, outputs: list[str], inputs: Arrays, batch: Arrays) -> list[NDArray[Any]]:
+    try:
+        found: list[NDArray[Any]] = session.run(outputs, inputs)
+    except Exception as error:  # the runtime's own exceptions have no base but Exception
+        raise PassError(f"the network does not run on {_count(batch)} calibration samples: {error}") from error
+    return found
 
 
-def _rank_behind(makers: Mapping[str, onnx.NodeProto], tensor: str, ranks: Mapping[str, int]) -> int:
-    """The rank of a weight that is read through a DequantizeLinear."""
-    return ranks[makers[tensor].input[0]]
+def _count(batch: Arrays) -> int:
+    return len(next(iter(batch.values())))
 
 
 def _channels(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 import onnx
@@ -18,7 +17,7 @@ from edgeopt.context import Memo
 from edgeopt.errors import PassError
 from edgeopt.model import QuantizationProfile
 from edgeopt.quantization.bias_correction import add_biases, correct_biases
-from edgeopt.quantization.calibration import Arrays, Batches, observe
+from edgeopt.quantization.calibration import Arrays, observe
 from edgeopt.quantization.calibrators import BINS, make_calibrator
 from edgeopt.quantization.equalization import equalize
 from edgeopt.quantization.insert import insert_pairs
@@ -27,8 +26,11 @@ from edgeopt.quantization.scheme import Scheme, make_scheme
 from edgeopt.quantization.seen import Seen
 from edgeopt.quantization.technique import Technique
 
-#: batches that biases are corrected on: means are steady long before extremes are
-CORRECTION_BATCHES = 32
+#: that biases are corrected on: means are steady long before extremes are
+CORRECTION_IMAGES = 128
+
+#: that weights are rounded on: a layer has rows enough of them, and each image costs two runs per layer
+ROUNDING_IMAGES = 256
 
 Tell = Callable[[str, float | None], None]
 
@@ -60,13 +62,14 @@ class Quantizing:
     """All that techniques have in common: a folded graph, what the target wants, and samples.
 
     Attributes:
-        batches: called once for each run over the calibration samples; `images` of them in all.
+        draw: how many → batches of so many of the calibration samples, evenly; called once for each run over them.
+        images: the samples in all.
         tell: progress.
     """
 
     graph: onnx.ModelProto
     profile: QuantizationProfile
-    batches: Batches
+    draw: Callable[[int], Iterable[Arrays]]
     images: int
     threads: int = 1
     seed: int = 0
@@ -109,25 +112,34 @@ class Quantizing:
 
         tensors = [pair.tensor for pair in placement.pairs]
         return observe(
-            graph, tensors, self.batches, bins=bins, threads=self.threads, on_batch=on_batch, memo=self.memo
+            graph, tensors, self._all, bins=bins, threads=self.threads, on_batch=on_batch, memo=self.memo
         )  # fmt: skip
 
+    def _all(self) -> Iterable[Arrays]:
+        return self.draw(self.images)
+
     def _round(self, graph: onnx.ModelProto, scheme: Scheme, iterations: int) -> dict[str, NDArray[Any]]:
-        from edgeopt.quantization.adaround import adaround  # torch takes seconds, and nothing else here needs it
+        from edgeopt.quantization.adaround import (
+            adaround,
+        )  # torch takes seconds, and nothing else here needs it
+
+        def some() -> Iterable[Arrays]:
+            return self.draw(min(ROUNDING_IMAGES, self.images))
 
         def on_layer(done: int, layers: int) -> None:
             self.tell("round", done / layers)
 
-        return adaround(graph, scheme, self.batches, iterations=iterations, seed=self.seed, on_layer=on_layer)
+        return adaround(graph, scheme, some, iterations=iterations, seed=self.seed, on_layer=on_layer)
 
     def _correct(self, graph: onnx.ModelProto, scheme: Scheme, *, full: bool) -> onnx.ModelProto:
-        def few() -> Iterable[Arrays]:
-            return islice(self.batches(), CORRECTION_BATCHES)
+        done, images = 0, min(CORRECTION_IMAGES, self.images)
 
-        def on_run(done: int, runs: int) -> None:
-            self.tell("correct biases", done / runs)
+        def on_batch(count: int) -> None:
+            nonlocal done
+            done = min(images, done + count)
+            self.tell("correct biases", done / images)
 
-        return correct_biases(graph, scheme, few, full=full, threads=self.threads, on_run=on_run)
+        return correct_biases(graph, scheme, self.draw(images), full=full, threads=self.threads, on_batch=on_batch)
 
 
 def _require_work(placement: Placement, profile: QuantizationProfile) -> None:

@@ -164,7 +164,7 @@ def _check_forms(document: Document, recipe: Recipe, index: int, variant: str) -
         if found is None:
             return
         if found.accepts != form:
-            why = "; an ONNX file can be neither pruned nor trained" if recipe.model.onnx else ""
+            why = "; an ONNX file can be neither pruned nor fine-tuned" if recipe.model.onnx else ""
             what = f"`{step.name}` takes a model in {found.accepts} form, and here it is in {form} form{why}"
             document.fault((*where, step.name), what, "put `export_onnx: {}` before it" if form == "torch" else "")
             return

@@ -103,7 +103,7 @@ def test_the_file_is_about_a_quarter(
     network = call_factory(torch_model.sources, "residual.py:make_residual", {"width": 64})
     wide = write_network(network, described, tmp_path / "wide")
     given = ExportOnnx()(wide, Context(folder=tmp_path / "onnx")).model
-    context = Context(folder=tmp_path / "result", calibration=samples.first(8), profile=profile)
+    context = Context(folder=tmp_path / "result", calibration=samples.spread(8), profile=profile)
     result = QuantizeInt8()(given, context)
     assert result.model.path.stat().st_size < 0.3 * given.path.stat().st_size
 
@@ -117,8 +117,17 @@ def test_what_is_kept_in_float_is_named(onnx_model: Model, context: Context) -> 
 
 
 def test_few_images_are_warned_of(onnx_model: Model, context: Context, samples: Samples) -> None:
-    few = replace(context, calibration=samples.first(FEWEST_SAMPLES - 1))
+    few = replace(context, calibration=samples.spread(FEWEST_SAMPLES - 1))
     assert QuantizeInt8()(onnx_model, few).facts["warning"].startswith("99 calibration images")
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_images_of_one_class_are_warned_of(classes: int, onnx_model: Model, context: Context, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).standard_normal((128, 1, 16, 16)).astype(np.float32)
+    np.savez(tmp_path / "labelled.npz", image=images, labels=3 + np.arange(128) % classes)
+    labelled = replace(context, calibration=Samples("npz", tmp_path / "labelled.npz", ("image",), Preprocess()))
+    warning = QuantizeInt8()(onnx_model, labelled).facts.get("warning", "")
+    assert ("are of one class, 3:" in warning) == (classes == 1)
 
 
 def test_it_tells_how_far_it_is(onnx_model: Model, context: Context) -> None:

@@ -134,21 +134,6 @@ def test_rows_do_not_grow_with_the_images(
     assert len(sizes) == 7
 
 
-def test_only_so_many_images_are_run(
-    graph: onnx.ModelProto, profile: QuantizationProfile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[int] = []
-
-    def many() -> Iterator[Arrays]:
-        for index, batch in enumerate([*batches(), *batches()]):
-            taken.append(index)
-            yield batch
-
-    monkeypatch.setattr(machinery, "IMAGES", 40)
-    adaround(graph, scheme_of(graph, profile, 4), many, iterations=1)
-    assert taken == [0, 1, 2] * 7
-
-
 def test_depthwise_and_transposed_layers_are_rounded_too(
     make_graph: Make, weights: Make, profile: QuantizationProfile
 ) -> None:

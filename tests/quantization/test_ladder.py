@@ -34,12 +34,12 @@ def few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ladder, "ADAROUND", 10)
 
 
-def batches() -> Iterator[Arrays]:
-    for at in range(0, 64, 16):
-        yield {"x": IMAGES[at : at + 16]}
+def draw(count: int) -> Iterator[Arrays]:
+    for at in range(0, count, 16):
+        yield {"x": IMAGES[at : min(count, at + 16)]}
 
 
-def unreadable() -> Iterator[Arrays]:
+def unreadable(count: int) -> Iterator[Arrays]:
     raise AssertionError("nothing is to be done again")
 
 
@@ -56,7 +56,7 @@ def evaluation_of(graph: onnx.ModelProto, folder: Path, *, labelled: bool = True
 def ladder_of(
     graph: onnx.ModelProto, profile: QuantizationProfile, folder: Path, most_pp: float | None, **options: Any
 ) -> Ladder:
-    quantizing = Quantizing(graph, profile, options.pop("batches", batches), 64)
+    quantizing = Quantizing(graph, profile, options.pop("draw", draw), 64)
     return Ladder(quantizing, evaluation_of(graph, folder), most_pp, **options)
 
 
@@ -100,7 +100,7 @@ def test_a_climb_goes_on_where_it_was_killed(
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     first = ladder_of(biased, profile, tmp_path, None, checkpoints=checkpoints)
     best = first.climb(Technique())
-    again = ladder_of(biased, profile, tmp_path, None, checkpoints=checkpoints, batches=unreadable)
+    again = ladder_of(biased, profile, tmp_path, None, checkpoints=checkpoints, draw=unreadable)
     assert again.climb(Technique()) == best
     assert again.rungs == first.rungs
 
@@ -141,7 +141,7 @@ PER_TENSOR = Technique(per_channel=False)
 def test_the_layer_to_blame_comes_first_and_time_counts(
     spoiled: onnx.ModelProto, profile: QuantizationProfile, tmp_path: Path
 ) -> None:
-    quantizing = Quantizing(spoiled, profile, batches, 64)
+    quantizing = Quantizing(spoiled, profile, draw, 64)
     evaluation = evaluation_of(spoiled, tmp_path)
     ranked = rank_layers(quantizing, evaluation, PER_TENSOR, None)
     assert ranked[0].node == "d"
