@@ -45,7 +45,7 @@ def load_split(folder: Path) -> tuple[Tensor, Tensor]:
 
 def normalize(images: Tensor) -> Tensor:
     """The recipes' `preprocess`, and the layout in which convolutions on a CPU are half as fast again."""
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    mean, std = (images.new_tensor(value, dtype=torch.float32).view(3, 1, 1) for value in (MEAN, STD))
     return ((images.float() * SCALE - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -53,9 +53,9 @@ def augment(images: Tensor) -> Tensor:
     """Each image shifted by up to `MAX_SHIFT` pixels, with black coming in, and every second one mirrored."""
     count = len(images)
     windows = functional.pad(images, (MAX_SHIFT,) * 4).unfold(2, SIDE, 1).unfold(3, SIDE, 1)
-    down, right = torch.randint(2 * MAX_SHIFT + 1, (2, count))
-    shifted = windows[torch.arange(count), :, down, right]
-    mirrored = torch.rand(count, 1, 1, 1) < 0.5
+    down, right = torch.randint(2 * MAX_SHIFT + 1, (2, count), device=images.device)
+    shifted = windows[torch.arange(count, device=images.device), :, down, right]
+    mirrored = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
     return torch.where(mirrored, shifted.flip(3), shifted)
 
 
@@ -67,17 +67,20 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> No
     loss_of = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
     network.train()
     for epoch in range(1, epochs + 1):
-        started, total, correct = time.monotonic(), 0.0, 0
-        for chosen in torch.split(torch.randperm(len(images)), BATCH):
+        started = time.monotonic()
+        total, correct = torch.zeros(
+            2, device=images.device
+        )  # no .item() below: a GPU would be waited for at each step
+        for chosen in torch.split(torch.randperm(len(images), device=images.device), BATCH):
             logits = network(normalize(augment(images[chosen])))
             loss = loss_of(logits, labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += loss.item() * len(chosen)
-            correct += int((logits.argmax(1) == labels[chosen]).sum())
-        found = f"loss {total / len(images):.4f}, {100 * correct / len(images):.2f} % right"
+            total += loss.detach() * len(chosen)
+            correct += (logits.argmax(1) == labels[chosen]).sum()
+        found = f"loss {float(total) / len(images):.4f}, {100 * int(correct) / len(images):.2f} % right"
         print(f"epoch {epoch}/{epochs}: {found}, {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -94,23 +97,24 @@ def main() -> None:
     parser.add_argument("name", choices=NETWORKS, help="network to train")
     parser.add_argument("--data", type=Path, required=True, help="folder with `train` and `test`")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--threads", type=int, help="default: one for each core")
+    parser.add_argument("--device", default="cpu", help="as torch names it, e.g. cuda")
     parser.add_argument("--out", type=Path, help="file to write; default: NAME.safetensors beside this script")
     options = parser.parse_args()
 
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    network = NETWORKS[options.name]().to(memory_format=torch.channels_last)
-    images, labels = load_split(options.data / "train")
+    network = NETWORKS[options.name]().to(options.device, memory_format=torch.channels_last)
+    images, labels = (tensor.to(options.device) for tensor in load_split(options.data / "train"))
     started = time.monotonic()
     train(network, images, labels, options.epochs)
     print(f"trained on {len(images)} images in {time.monotonic() - started:.0f} s")
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     save_file(tensors, options.out or HERE / f"{options.name}.safetensors")
 
-    images, labels = load_split(options.data / "test")
+    images, labels = (tensor.to(options.device) for tensor in load_split(options.data / "test"))
     correct = count_correct(network, images, labels)
     print(f"test: {correct} of {len(images)} right, {100 * correct / len(images):.2f} %")
 

@@ -56,7 +56,7 @@ def nothing_left(job: Job) -> None:
         ("max_drop_pp: 5.0", "max_drop_pp: .nan", ["not a finite number"]),
         ("name: small", "name: small\nname: other", ["duplicate key `name`", "recipe.yaml:3:1"]),
         ("validation.npz", "validatoin.npz", ["there is no", "validatoin.npz"]),
-        ("passes: []", "passes: [prune_channels: {ratio: 0.5}]", ["can be neither pruned nor trained"]),
+        ("passes: []", "passes: [prune_channels: {ratio: 0.5}]", ["can be neither pruned nor fine-tuned"]),
         ("calibration: {path: calibration.npz}", "", ["`quantize_int8` needs `data.calibration`"]),
     ],
 )

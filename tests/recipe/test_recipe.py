@@ -200,7 +200,7 @@ def test_an_onnx_file_can_be_neither_pruned_nor_trained(write: Write, faults_of:
     text = SOUND[:start] + "  onnx: model.onnx\n" + SOUND[SOUND.index("data:") :]
     (fault,) = faults_of(write(text=text))
     assert "`prune_channels` takes a model in torch form, and here it is in onnx form" in fault
-    assert "can be neither pruned nor trained" in fault
+    assert "can be neither pruned nor fine-tuned" in fault
     assert fault.startswith("11:21: "), "at the pass, and once, however many variants share it"
 
 
