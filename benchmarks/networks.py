@@ -9,9 +9,10 @@ from tables import ROOT
 from edgeopt import registry
 from edgeopt.context import Context
 from edgeopt.data import Samples
+from edgeopt.data.splits import Splits, make_splits
 from edgeopt.model import Model, TensorSpec
 from edgeopt.passes import run_pass
-from edgeopt.plan import source_request
+from edgeopt.plan import source_request, split_samples
 from edgeopt.recipe import load_recipe
 from edgeopt.sources import SourceRequest, load_source
 
@@ -30,6 +31,13 @@ def export_digits(folder: Path, size: int) -> Model:
 def export_recipe(path: Path, folder: Path) -> Model:
     """The network of a recipe, unchanged."""
     return export(source_request(load_recipe(path)), folder)
+
+
+def recipe_splits(path: Path, **counts: int) -> Splits:
+    """The data of a recipe, split as `compile` does; `counts`: how many samples of a split instead of its own number."""
+    recipe = load_recipe(path)
+    whole = split_samples(recipe, tuple(recipe.model.inputs))
+    return make_splits(whole, {name: getattr(recipe.data, name).samples for name in whole} | counts)
 
 
 def export(request: SourceRequest, folder: Path) -> Model:

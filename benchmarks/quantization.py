@@ -21,18 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from networks import export_recipe
+from networks import export_recipe, recipe_splits
 from tables import ROOT, describe_machine, show
 
 from edgeopt import registry
 from edgeopt.bench import compare_files
 from edgeopt.context import AccuracyGoal, Context
 from edgeopt.data import Samples
-from edgeopt.data.splits import Splits, make_splits
+from edgeopt.data.splits import Splits
 from edgeopt.model import Model
 from edgeopt.passes import run_pass
-from edgeopt.plan import split_samples
-from edgeopt.recipe import load_recipe
 
 PEERS = ("quantize_static", "nncf", "nncf_full", "aimet")
 BACKENDS = ("onnxruntime_cpu", "openvino_cpu")
@@ -80,7 +78,7 @@ def _options() -> argparse.Namespace:
 
 
 def _show_network(recipe: Path, scratch: Path, skip: Sequence[str], sets: int) -> None:
-    model, splits = export_recipe(recipe, scratch / "float"), _splits(recipe)
+    model, splits = export_recipe(recipe, scratch / "float"), recipe_splits(recipe)
     made = [*_ours(model, splits, scratch), *_peers(model, splits, scratch, skip)]
     exact = _top1(model.path, "onnxruntime_cpu", splits.validation)
     title = f"{recipe.stem}: float {exact:.2f} % on 10,000 images · {describe_machine()}"
@@ -98,7 +96,7 @@ def _ours(model: Model, splits: Splits, scratch: Path) -> Iterator[Made]:
             folder.mkdir()
             assert splits.tuning is not None
             context = Context(
-                folder=folder, calibration=splits.calibration, tuning=splits.tuning.first(TUNING_IMAGES),
+                folder=folder, calibration=splits.calibration, tuning=splits.tuning.spread(TUNING_IMAGES),
                 profile=registry.resolve("backends", backend)().profile(), accuracy=AccuracyGoal("top1", MOST_DROP_PP),
                 progress=lambda text, share: None,
             )  # fmt: skip
@@ -131,12 +129,6 @@ def _peers(model: Model, splits: Splits, scratch: Path, skip: Sequence[str]) -> 
         backends = BACKENDS if path.suffix == ".onnx" else BACKENDS[1:]
         for backend in backends:
             yield Made(tool, path, backend, found["seconds"])
-
-
-def _splits(recipe: Path) -> Splits:
-    loaded = load_recipe(recipe)
-    whole = split_samples(loaded, tuple(loaded.model.inputs))
-    return make_splits(whole, {name: getattr(loaded.data, name).samples for name in whole})
 
 
 def _accuracy_row(one: Made, exact: float, validation: Samples) -> list[object]:

@@ -7,23 +7,19 @@ see recipes/README.md. Both models are made from the same ONNX file and the same
 
 from __future__ import annotations
 
-import functools
 import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from networks import export_recipe, quantize
+from networks import export_recipe, quantize, recipe_splits
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tables import EDGEOPT, ROOT, describe_machine, run, show
 
 from edgeopt.bench import compare_files
 from edgeopt.data import Samples
-from edgeopt.data.splits import Splits, make_splits
-from edgeopt.plan import split_samples
-from edgeopt.recipe import load_recipe
 
 RECIPE = ROOT / "recipes/cifar10_resnet20.yaml"
 PROTOCOL = {"backend": "onnxruntime_cpu", "threads": 1, "batch": 1, "sets": 20}
@@ -51,7 +47,7 @@ def main() -> None:
 def _quantize_both(folder: Path) -> dict[str, Path]:
     """The float ONNX, what ONNX Runtime's own tool makes of it, and what edgeopt does, from the same images."""
     model = export_recipe(RECIPE, folder / "float")
-    samples = _splits().calibration
+    samples = recipe_splits(RECIPE).calibration
     assert samples is not None
     prepared, static = folder / "prepared.onnx", folder / "static.onnx"
     quant_pre_process(str(model.path), str(prepared))
@@ -71,20 +67,12 @@ class _Reader(CalibrationDataReader):
         return None if batch is None else dict(batch.inputs)
 
 
-@functools.cache
-def _splits() -> Splits:
-    """The very images that the recipe's run uses."""
-    recipe = load_recipe(RECIPE)
-    whole = split_samples(recipe, tuple(recipe.model.inputs))
-    return make_splits(whole, {name: getattr(recipe.data, name).samples for name in whole})
-
-
 def _top1(path: Path) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     right = total = 0
-    for batch in _splits().validation.batches(50):
+    for batch in recipe_splits(RECIPE).validation.batches(50):
         scores = session.run(None, batch.inputs)[0]
         right += int(np.count_nonzero(scores.argmax(axis=1) == batch.labels))
         total += len(batch.indices)
