@@ -1,8 +1,9 @@
 """How much a quantized graph loses on the tuning split: what techniques are chosen by. It judges nothing.
 
 The figure is the metric that the recipe's budget names, on labels; without labels it is how often the quantized network
-agrees with the float one. Beside it stands the signal-to-noise ratio of the outputs, which tells apart what a few
-hundred images cannot.
+agrees with the float one. Which of two graphs is better is another question: answers that turn right make up for those
+that turn wrong, so that of two drops the smaller is often luck. How many answers of a classifier changed at all tells
+more, and the signal-to-noise ratio of the outputs tells apart what a few hundred images cannot.
 """
 
 from __future__ import annotations
@@ -29,16 +30,22 @@ BATCH_SIZE = 16
 class Loss:
     """What is lost against the float network: points of the metric, and the noise that the outputs have.
 
-    `score` is the metric in percent; `sqnr_db` that of all outputs together.
+    Attributes:
+        score: the metric in percent.
+        sqnr_db: of all outputs together.
+        changed: percent of the answers of a classifier; None of another network, and without labels, where it is the
+            drop.
     """
 
     drop_pp: float
     score: float
     sqnr_db: float
+    changed: float | None = None
 
     def better_than(self, other: Loss) -> bool:
-        """Whether this one loses less: in points, and where those are equal, in noise."""
-        return (self.drop_pp, -self.sqnr_db) < (other.drop_pp, -other.sqnr_db)
+        """Whether this one loses less: answers, else points, and where those are equal, in noise."""
+        mine, its = (one.drop_pp if one.changed is None else one.changed for one in (self, other))
+        return (mine, -self.sqnr_db) < (its, -other.sqnr_db)
 
 
 class Evaluation:
@@ -72,7 +79,7 @@ class Evaluation:
             PassError: it yields values that are not finite.
         """
         pairs, signal, noise = [], 0.0, 0.0
-        agreed = total = 0
+        agreed, total, classifies = 0, 0, True
         for exact, (outputs, labels) in zip(self._exact, self._run(graph), strict=True):
             _require_finite(outputs)
             for name, array in exact.items():
@@ -82,11 +89,13 @@ class Evaluation:
             same = exact[first].reshape(len(exact[first]), -1).argmax(1) == (
                 outputs[first].reshape(len(outputs[first]), -1).argmax(1)
             )
-            agreed, total = agreed + int(same.sum()), total + len(same)
+            agreed, total, classifies = agreed + int(same.sum()), total + len(same), exact[first].ndim == 2
             pairs.append((outputs, labels))
-        score = self._score(iter(pairs)) if self._labelled else 100.0 * agreed / total
+        share = 100.0 * agreed / total
+        score = self._score(iter(pairs)) if self._labelled else share
         ratio = SQNR_LIMIT_DB if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
-        return Loss(self.score - score, score, float(min(SQNR_LIMIT_DB, ratio)))
+        changed = 100.0 - share if self._labelled and classifies else None
+        return Loss(self.score - score, score, float(min(SQNR_LIMIT_DB, ratio)), changed)
 
     def _labels(self) -> Iterator[np.ndarray]:
         for batch in self._samples.batches(self._size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ def test_the_whole_ladder_ends_at_what_loses_least(
     assert found == best.loss, "what is shipped is what was tried"
 
 
+def test_fewer_changed_answers_are_better_than_a_smaller_drop() -> None:
+    lucky, better = Loss(0.1, 86.0, 20.0, 4.0), Loss(0.3, 85.8, 20.0, 2.0)
+    assert better.better_than(lucky)
+    assert not lucky.better_than(better)
+    assert replace(better, sqnr_db=21.0).better_than(better)
+    assert Loss(0.1, 86.0, 20.0).better_than(Loss(0.3, 85.8, 30.0))
+
+
 def test_a_climb_goes_on_where_it_was_killed(
     biased: onnx.ModelProto, profile: QuantizationProfile, tmp_path: Path
 ) -> None:
@@ -110,7 +119,7 @@ def test_without_labels_it_is_agreement_that_is_kept(
 ) -> None:
     evaluation = evaluation_of(biased, tmp_path, labelled=False)
     assert (evaluation.labelled, evaluation.score) == (False, 100.0)
-    assert evaluation.loss_of(biased) == Loss(0.0, 100.0, 200.0)
+    assert evaluation.loss_of(biased) == Loss(0.0, 100.0, 200.0, None)
 
 
 # layers in float
@@ -176,6 +185,6 @@ def test_no_more_layers_than_needed_stay_in_float(
 
 
 def test_a_rung_is_told_in_one_line() -> None:
-    rung = Rung(Technique(method="kl", equalize=True, keep_float=("a", "b")), Loss(0.4, 86.31, 31.04), 4.06)
+    rung = Rung(Technique(method="kl", equalize=True, keep_float=("a", "b")), Loss(0.4, 86.31, 31.04, 1.25), 4.06)
     assert rung.technique.describe() == "equalized, kl, 2 kept in float"
-    assert rung.describe() == "86.31 % (-0.40 pp), 31.0 dB, 4.1 s"
+    assert rung.describe() == "86.31 % (-0.40 pp), 1.25 % changed, 31.0 dB, 4.1 s"
