@@ -199,7 +199,9 @@ class QuantizationProfile(Value):
         default=(),
         description="of `passthrough_ops`, those that read and write integers themselves, with no pair around",
     )
-    fused_activations: tuple[str, ...] = Field(default=(), description="operators folded into the one before them")
+    fused_activations: tuple[str, ...] = Field(
+        default=(), description="operators folded into the one before them; Swish is x · Sigmoid(x), too"
+    )
     float_output_ops: tuple[str, ...] = Field(
         default=(),
         description="of `quantized_ops`, those that may take integers and give floats, as Gemm in ONNX Runtime",

@@ -56,7 +56,7 @@ PASSTHROUGH = (
     "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Resize", "DepthToSpace",
     "Pad",
 )  # fmt: skip
-ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "HardSwish", "Sigmoid", "Tanh")
+ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "HardSwish", "Sigmoid", "Swish", "Tanh")
 
 
 class OpenvinoCpu(Backend):
@@ -71,7 +71,7 @@ class OpenvinoCpu(Backend):
         """u8 activations, float biases, and pairs behind activations; 7-bit weights where 8 bits would saturate.
 
         Measured on 13 networks; ratios are times against this profile, dB are signal to noise at the output. It takes
-        0.50 to 0.81 of the time of float; 0.99 to 1.03 where convolutions are depthwise, and with SiLU there 1.28.
+        0.50 to 0.81 of the time of float; 0.99 to 1.03 where convolutions are depthwise.
 
         - int8 activations are no faster (0.99 to 1.11), since convolutions take uint8. And they are wrong: a Concat
           loses 13 to 30 dB against the same pairs computed one by one.
@@ -80,10 +80,11 @@ class OpenvinoCpu(Backend):
           networks, and are no faster (0.98 to 1.02). Depthwise convolutions add no pairs.
         - Biases are added in float anyway: as int32 they save nothing (0.99 to 1.04) and cost 0.2 dB.
         - All activations but HardSigmoid run inside the convolution before them, unless a pair stands between the two:
-          then 1.05 to 1.19 for Relu, 1.3 for Clip and HardSwish, 1.09 to 1.16 for the others.
+          then 1.05 to 1.19 for Relu, 1.3 for Clip and HardSwish, 1.09 to 1.16 for the others, and 1.14 of a whole
+          network for SiLU, which is Swish.
         - In float, Add takes 1.01 to 1.06 and ConvTranspose 1.07. GlobalAveragePool takes 0.99 to 1.01, and a
           conversion more.
-        - In integers, Mul takes 1.04 to 1.22, since gates and SiLU run in float; Concat 1.01 to 1.08, and up to 5 dB
+        - In integers, Mul takes 1.04 to 1.22, since gates run in float; Concat 1.01 to 1.08, and up to 5 dB
           are lost. Without a pair of its own a Concat moves integers all the same. So neither has one.
         - Pad moves integers itself. Between pairs it is as fast, but where channels are padded, OpenVINO refuses the
           graph, or loses 20 dB (int8). An AveragePool that counts its padding loses 10 dB where values are signed.

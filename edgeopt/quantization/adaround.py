@@ -137,13 +137,18 @@ def _input_of(name: str, run: Iterable[tuple[onnx.NodeProto, dict[str, Tensor]]]
 
 def _fused(twin: Twin, node: onnx.NodeProto, scheme: Scheme, wiring: Wiring) -> Callable[[Tensor], Tensor]:
     """The activation that is folded into a node, on values of any shape."""
-    reader = wiring.sole_reader(node.output[0])
-    if reader is None or reader.op_type not in scheme.profile.fused_activations:
-        return lambda values: values
-    parameters = [wiring.array(name) for name in reader.input[1:] if name]
+    found = wiring.activation_of(node.output[0], scheme.profile.fused_activations)
+    parameters = [wiring.array(name) for each in found[:1] for name in each.input[1:] if name]
     if any(array is None or array.size > 1 for array in parameters):  # such as a slope for each channel
         return lambda values: values
-    return lambda values: twin.apply_node(reader, {node.output[0]: values})[reader.output[0]]
+
+    def activate(values: Tensor) -> Tensor:
+        known = {node.output[0]: values}
+        for each in found:
+            known |= twin.apply_node(each, known)
+        return known[(node, *found)[-1].output[0]]
+
+    return activate
 
 
 def _round_layer(task: _Task, weight: Tensor, iterations: int, generator: torch.Generator) -> NDArray[Any]:

@@ -75,12 +75,10 @@ def pair_before_activation(subject: Subject) -> Iterator[Finding]:
     for node in subject.integer.values():
         moves = node.op_type in subject.profile.passthrough_ops
         readers = [] if moves else subject.graph.readers_behind_pairs(node.output[0])
-        if len(readers) == 1 and subject.is_folded(readers[0]) and subject.graph.is_quantized(node.output[0]):
-            behind = readers[0]
-            yield (
-                node.name,
-                f"a pair stands between it and {behind.op_type} `{behind.name}`, which it would be one with",
-            )
+        behind = subject.folds(readers)
+        if behind and subject.graph.is_quantized(node.output[0]):
+            named = " and ".join(f"{each.op_type} `{each.name}`" for each in behind)
+            yield node.name, f"a pair stands between it and {named}, which it would be one with"
 
 
 def wasted_pair(subject: Subject) -> Iterator[Finding]:

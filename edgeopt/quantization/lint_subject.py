@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +62,20 @@ class Subject:
 
     def result(self, node: onnx.NodeProto) -> str:
         """The tensor that gets the pair of the node's output: behind the activation, if one is folded into it."""
-        reader = self.graph.wiring.sole_reader(node.output[0])
-        folded = reader is not None and self.is_folded(reader)
-        return str((reader if reader is not None and folded else node).output[0])
+        found = self.graph.wiring.activation_of(node.output[0], self.profile.fused_activations)
+        return str((node, *(found if self._is_folded(found) else ()))[-1].output[0])
 
-    def is_folded(self, node: onnx.NodeProto) -> bool:
-        """Whether the target folds the node into the one before it."""
-        return node.op_type in self.profile.fused_activations and self.graph.varying.isdisjoint(node.input[1:])
+    def folds(self, readers: Sequence[onnx.NodeProto]) -> tuple[onnx.NodeProto, ...]:
+        """The activation that these readers of a node's result are, if the target would fold it into that node."""
+        operators = self.profile.fused_activations
+        found = tuple(readers) if [node.op_type in operators for node in readers] == [True] else ()
+        if "Swish" in operators and not found:
+            found = self.graph.wiring.swish(readers)
+        return found if self._is_folded(found) else ()
+
+    def _is_folded(self, activation: Sequence[onnx.NodeProto]) -> bool:
+        """Whether it has constant bounds, or none."""
+        return self.graph.varying.isdisjoint(name for node in activation[:1] for name in node.input[1:])
 
     def _has_constant_weight(self, node: onnx.NodeProto) -> bool:
         known = node.op_type in self.profile.weight_axes and node.op_type in self.profile.quantized_ops

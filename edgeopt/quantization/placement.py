@@ -216,7 +216,7 @@ class _Placer:
 
     def _float_nodes(self) -> Iterable[str]:
         integer = [self.wiring.nodes[name] for name in (*self.weighted, *self.joins)]
-        fused = {self._fused(node) for node in integer if self._result(node) in self.quantized}
+        fused = {each.name for node in integer if self._result(node) in self.quantized for each in self._fused(node)}
         for node in self.wiring.nodes.values():
             floats = any(self.wiring.is_float(name) for name in node.output)
             moves = node.op_type in self.profile.passthrough_ops
@@ -248,19 +248,17 @@ class _Placer:
         self.quantized.update(tensors)
         self.closed.update(tensors)
 
-    def _fused(self, node: onnx.NodeProto) -> str:
-        """The name of the activation that is folded into `node`, or the empty string."""
-        reader = self.wiring.sole_reader(node.output[0])
-        if reader is None or reader.op_type not in self.profile.fused_activations or self._kept_float(reader):
-            return ""
-        bounds_known = all(name in self.wiring.constants for name in reader.input[1:] if name)
-        return reader.name if bounds_known else ""
+    def _fused(self, node: onnx.NodeProto) -> tuple[onnx.NodeProto, ...]:
+        """The nodes of the activation that is folded into `node`, if one is."""
+        found = self.wiring.activation_of(node.output[0], self.profile.fused_activations)
+        if any(map(self._kept_float, found)):
+            return ()
+        bounds_known = all(name in self.wiring.constants for each in found[:1] for name in each.input[1:] if name)
+        return found if bounds_known else ()
 
     def _result(self, node: onnx.NodeProto) -> str:
         """The tensor that gets the pair of a node's output: behind the activation, if one is folded into it."""
-        fused = self._fused(node)
-        result: str = self.wiring.nodes[fused].output[0] if fused else node.output[0]
-        return result
+        return str((node, *self._fused(node))[-1].output[0])
 
     def _weighted(self, node: onnx.NodeProto) -> Weighted | None:
         """How a node with a weight is quantized, or None where its integers would not mean the same."""

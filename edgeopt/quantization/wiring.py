@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import onnx
@@ -58,6 +59,21 @@ class Wiring:
         """The one node that reads the tensor, or None where there are several or it leaves the graph."""
         readers = self.readers[tensor]
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
+
+    def activation_of(self, tensor: str, operators: Collection[str]) -> tuple[onnx.NodeProto, ...]:
+        """The activation that alone reads the tensor, if it is one of `operators`; `Swish` may be two nodes."""
+        reader = self.sole_reader(tensor)
+        if reader is not None and reader.op_type in operators:
+            return (reader,)
+        return self.swish(self.readers[tensor]) if "Swish" in operators and tensor not in self.outputs else ()
+
+    def swish(self, readers: Sequence[onnx.NodeProto]) -> tuple[onnx.NodeProto, ...]:
+        """Sigmoid and Mul, if these readers of one tensor are what x · sigmoid(x) is written with; else nothing."""
+        found = {node.op_type: node for node in readers}
+        if len(readers) != 2 or found.keys() != {"Sigmoid", "Mul"}:
+            return ()
+        gate, product = found["Sigmoid"], found["Mul"]
+        return (gate, product) if self.sole_reader(gate.output[0]) is product else ()
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

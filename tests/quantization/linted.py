@@ -44,6 +44,11 @@ BODIES = {
         c = Conv <pads = [1, 1, 1, 1]> (x, w, b) a = HardSwish (c) g = GlobalAveragePool (a)
         e = Conv (g, v, b) r = Relu (e) k = Conv (r, v, b) s = Sigmoid (k) z = Mul (a, s) y = Conv (z, v)
     """,
+    "swish": """
+        c = Conv (x, w) s = Sigmoid (c) i = Mul (s, c) d = Conv <group = 16, pads = [1, 1, 1, 1]> (i, dw, b)
+        t = Sigmoid (d) n = Mul (d, t) g = GlobalAveragePool (n) k = Conv (g, v, b) u = Sigmoid (k) z = Mul (n, u)
+        y = Conv (z, v)
+    """,
     "moved": """
         c = Conv (x, w) d = Pad (c, pads) e = Conv (d, v) h = MaxPool <kernel_shape = [2, 2]> (e)
         t = Transpose <perm = [0, 2, 3, 1]> (h) y = MatMul (t, m)

@@ -85,6 +85,13 @@ def pair_the_wrong_branch(graph: Graph) -> None:
     put_pair(graph, "c", "s", 0, like="r")
 
 
+#: of a target that computes SiLU in float, inside the convolution before it
+SWISH = CPU.model_copy(
+    update={
+        "fused_activations": ("Relu", "Swish"),
+        "quantized_ops": tuple(name for name in CPU.quantized_ops if name not in ("Mul", "Sigmoid")),
+    }
+)
 TRANSPOSED = {
     "weight_axes": {**CPU.weight_axes, "ConvTranspose": 1}, "quantized_ops": (*CPU.quantized_ops, "ConvTranspose"),
 }  # fmt: skip
@@ -132,6 +139,8 @@ BROKEN: list[Broken] = [
     ("float_output", PLAIN, CPU, {}, leave_y_in_float, "y"),
     ("left_float", FLOATS, CPU, {}, read_e_in_float, "s"),
     ("pair_before_activation", PLAIN, CPU, {"fused_activations": ()}, untouched, "c"),
+    ("pair_before_activation", "c = Conv (x, w) s = Sigmoid (c) i = Mul (c, s) y = Conv (i, v)", SWISH,
+     {"fused_activations": ()}, untouched, "c"),
     ("pair_around_move", BODIES["moved"], CPU, {"integer_moves": ()}, untouched, "d"),
     ("passthrough_scale", POOL, CPU, {"passthrough_ops": ()}, untouched, "h"),
     ("passthrough_scale", BODIES["concatenated"], LITERT,

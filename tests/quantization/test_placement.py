@@ -48,6 +48,21 @@ def test_the_pair_stands_behind_the_activation_and_never_before(
     assert [pair.leaves for pair in placement.pairs] == [False, False, False, False, True]
 
 
+def test_the_two_nodes_of_a_swish_are_one_activation(
+    make_graph: Make, weights: Make, profile: QuantizationProfile
+) -> None:
+    arrays = {"w": weights(4, 3, 1, 1), "v": weights(4, 4, 1, 1)}
+    graph = make_graph("c = Conv (x, w) s = Sigmoid (c) m = Mul (c, s) y = Conv (m, v)", **arrays)
+    fusing = profile.model_copy(update={"fused_activations": ("Swish",)})
+    assert tensors(make_placement(graph, fusing)) == ["x", "m", "y"]
+    assert make_placement(graph, fusing).float_nodes == ()
+    assert "c" in tensors(make_placement(graph, fusing, keep_float=["s"]))
+    assert "c" in tensors(make_placement(graph, profile))
+    for other in ("m = Mul (c, s) t = Add (c, m) y = Conv (t, v)", "m = Mul (c, s) t = Add (s, m) y = Conv (t, v)"):
+        graph = make_graph(f"c = Conv (x, w) s = Sigmoid (c) {other}", **arrays)
+        assert "c" in tensors(make_placement(graph, fusing)), "somebody else reads a part of it"
+
+
 def test_an_activation_that_is_not_fused_has_its_pair_on_both_sides(
     residual: onnx.ModelProto, profile: QuantizationProfile
 ) -> None:
