@@ -218,6 +218,9 @@ class QuantizationProfile(Value):
         default=0, description="with fewer, and no multiple of `channel_multiple`, a convolution stays in float"
     )
     channel_multiple: int = 1
+    zero_shift: bool = Field(
+        default=False, description="a constant may be taken off an activation before its pair, which has no zero point"
+    )
     fixed_ranges: dict[str, tuple[float, float]] = Field(
         default={}, description="operator → the range of its result, whatever calibration saw"
     )

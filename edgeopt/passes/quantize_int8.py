@@ -153,6 +153,8 @@ def _describe(made: Quantized, technique: Technique, images: int) -> Facts:
         facts["left_in_float"] = ", ".join(f"{operators[name]} `{name}`" for name in placement.float_nodes)
     if technique.equalize:
         facts["equalized"] = f"{made.equalized} pairs of layers"
+    if technique.zero_shift:
+        facts["zeros_shifted"] = f"{made.shifted} tensors"
     return facts
 
 

@@ -1,8 +1,9 @@
 """The ladder: techniques, the cheapest first, climbed until the accuracy budget is met on the tuning split.
 
 Each rung adds to the best technique so far, and stands only where it loses less or meets the budget: what does not help
-a network is not done to it. The rungs are min-max, finer ranges (MSE or a percentile, MSE weights), equalization, full
-bias correction, AdaRound, and at last layers in float, which costs time on the target (`mixed`).
+a network is not done to it. The rungs are min-max, finer ranges (MSE or a percentile, MSE weights), equalization,
+shifted zeros where the target has none, full bias correction, AdaRound, and at last layers in float, which costs time
+on the target (`mixed`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from edgeopt.context import Checkpoints
+from edgeopt.model import QuantizationProfile
 from edgeopt.quantization.evaluation import Evaluation, Loss
 from edgeopt.quantization.quantize import Quantized, Quantizing
 from edgeopt.quantization.sensitivity import Clock, Sensitivity, rank_layers
@@ -69,7 +71,7 @@ class Ladder:
         for step in STEPS:
             if self.is_met(best.loss):
                 return best
-            tried = [self.try_one(technique) for technique in step(best.technique)]
+            tried = [self.try_one(technique) for technique in step(best.technique, self.quantizing.profile)]
             best = _best([rung for rung in tried if self.is_met(rung.loss)] or [best, *tried])
         if self.most_pp is None or self.is_met(best.loss):
             return best
@@ -161,30 +163,39 @@ def _best(rungs: Sequence[Rung]) -> Rung:
     return best
 
 
-def _finer_ranges(best: Technique) -> Iterator[Technique]:
+def _finer_ranges(best: Technique, profile: QuantizationProfile) -> Iterator[Technique]:
     for method in ("mse", "percentile"):
         yield best.model_copy(update={"method": method, "weight_method": "mse"})
 
 
-def _equalized(best: Technique) -> Iterator[Technique]:
+def _equalized(best: Technique, profile: QuantizationProfile) -> Iterator[Technique]:
     yield best.model_copy(update={"equalize": True})
 
 
-def _corrected(best: Technique) -> Iterator[Technique]:
+def _shifted(best: Technique, profile: QuantizationProfile) -> Iterator[Technique]:
+    if profile.zero_shift:
+        yield best.model_copy(update={"zero_shift": True})
+
+
+def _corrected(best: Technique, profile: QuantizationProfile) -> Iterator[Technique]:
     yield best.model_copy(update={"bias_correction": "full"})
 
 
-def _rounded(best: Technique) -> Iterator[Technique]:
+def _rounded(best: Technique, profile: QuantizationProfile) -> Iterator[Technique]:
     yield best.model_copy(update={"adaround": ADAROUND})
 
 
 def _placed(technique: Technique) -> Technique:
-    """A technique that takes no time, with the same nodes in integers: that is all that its speed depends on."""
-    return Technique(keep_float=technique.keep_float, per_channel=technique.per_channel)
+    """A technique that takes no time, with the same nodes in integers: that is all its speed depends on."""
+    return Technique(
+        keep_float=technique.keep_float, per_channel=technique.per_channel, zero_shift=technique.zero_shift
+    )
 
 
-#: best technique so far → what to try next
-STEPS: tuple[Callable[[Technique], Iterator[Technique]], ...] = (_finer_ranges, _equalized, _corrected, _rounded)
+#: best technique so far, profile of the target → what to try next
+STEPS: tuple[Callable[[Technique, QuantizationProfile], Iterator[Technique]], ...] = (
+    _finer_ranges, _equalized, _shifted, _corrected, _rounded,
+)  # fmt: skip
 
 
 def _key(technique: Technique) -> str:

@@ -4,7 +4,8 @@ Backends declare their own profiles; these are of targets that are built elsewhe
 
 - TensorRT, 10 and 11: symmetric s8; scales per channel for weights only; pairs before the operators that compute in
   integers and none behind them, one on the skip branch of a sum; no pair on a bias; convolutions of few channels in
-  float. A concatenation needs nothing: the pair behind it holds one scale for all of its inputs, and TensorRT moves it.
+  float. What is pointwise is fused, and the subtraction that shifts a zero with it (not measured). A concatenation
+  needs nothing: the pair behind it holds one scale for all of its inputs, and TensorRT moves it.
 - LiteRT's full-integer networks: s8 activations, s8 weights around zero, s32 bias, everything in integers to the
   outputs; what only moves or joins values keeps one scale, and a sigmoid or softmax has a fixed one.
 """
@@ -27,6 +28,7 @@ TENSORRT = QuantizationProfile(
     quantize_bias=False,
     quantize_residual=False,
     quantize_outputs=False,
+    zero_shift=True,
     least_channels=16,
     channel_multiple=8,
 )

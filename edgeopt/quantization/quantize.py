@@ -1,7 +1,7 @@
 """From a folded float graph to a quantized one by one technique: the order in which its parts are done.
 
-equalize → observe → ranges → scheme → round → correct biases → insert. What was observed is kept for the next technique
-that is tried on the same graph.
+equalize → shift zeros → observe → ranges → scheme → round → correct biases → insert. What was observed is kept for the
+next technique that is tried on the same graph.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edgeopt.quantization.placement import Placement, make_placement
 from edgeopt.quantization.scheme import Scheme, make_scheme
 from edgeopt.quantization.seen import Seen
 from edgeopt.quantization.technique import Technique
+from edgeopt.quantization.zero_shift import shift_zeros
 
 #: that biases are corrected on: means are steady long before extremes are
 CORRECTION_IMAGES = 128
@@ -44,6 +45,7 @@ class Quantized:
         exact: the float graph that they were put into.
         seen: what was observed of each tensor that has a pair.
         equalized: how many pairs of layers were.
+        shifted: how many tensors were moved around zero.
     """
 
     graph: onnx.ModelProto
@@ -51,6 +53,7 @@ class Quantized:
     scheme: Scheme
     seen: dict[str, Seen]
     equalized: int = 0
+    shifted: int = 0
 
     @property
     def placement(self) -> Placement:
@@ -83,10 +86,13 @@ class Quantizing:
             PassError: it has nothing to quantize, or a value is not finite.
         """
         graph, equalized = equalize(self.graph) if technique.equalize else (self.graph, 0)
-        if technique.adaround or technique.bias_correction != "none":
+        if technique.adaround or technique.bias_correction != "none" or technique.zero_shift:
             graph = add_biases(graph)
         placement = make_placement(graph, self.profile, technique.keep_float, technique.per_channel)
         _require_work(placement, self.profile)
+        graph, shifted = self._shift(graph, placement) if technique.zero_shift else (graph, 0)
+        if shifted:
+            placement = make_placement(graph, self.profile, technique.keep_float, technique.per_channel)
         calibrator = make_calibrator(technique.method)
         seen = self._observe(graph, placement, BINS if calibrator.needs_histogram else 0)
         ranges = {tensor: calibrator.find_range(one, self.profile) for tensor, one in seen.items()}
@@ -95,12 +101,20 @@ class Quantizing:
             scheme = replace(scheme, integers=self._round(graph, scheme, technique.adaround))
         if technique.bias_correction != "none":
             graph = self._correct(graph, scheme, full=technique.bias_correction == "full")
-        return Quantized(insert_pairs(graph, scheme), graph, scheme, seen, equalized)
+        return Quantized(insert_pairs(graph, scheme), graph, scheme, seen, equalized, shifted)
 
     def weighted(self, technique: Technique) -> list[str]:
         """The nodes that would compute in integers with weights."""
         placement = make_placement(self.graph, self.profile, technique.keep_float, technique.per_channel)
         return [each.node for each in placement.weighted]
+
+    def _shift(self, graph: onnx.ModelProto, placement: Placement) -> tuple[onnx.ModelProto, int]:
+        if not self.profile.zero_shift:
+            raise PassError(
+                f"`zero_shift` is for targets without zero points, which `{self.profile.name}` is not", "leave it out"
+            )
+        seen = self._observe(graph, placement, 0)
+        return shift_zeros(graph, placement, {tensor: one.range for tensor, one in seen.items()})
 
     def _observe(self, graph: onnx.ModelProto, placement: Placement, bins: int) -> dict[str, Seen]:
         done, total = 0, self.images * (2 if bins else 1)

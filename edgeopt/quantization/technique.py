@@ -24,6 +24,9 @@ class Technique(Value):
     per_channel: bool = Field(default=True, description="a scale for each output channel of a weight, or one for all")
     keep_float: tuple[str, ...] = Field(default=(), description="names of nodes, or operators, that stay in float")
     equalize: bool = Field(default=False, description="bring channels of successive layers to one size first")
+    zero_shift: bool = Field(
+        default=False, description="move one-sided activations around zero, for targets without zero points"
+    )
     bias_correction: Correction = Field(
         default="none", description="put means back that rounding moved: each layer alone, or layer after layer"
     )
@@ -50,6 +53,7 @@ class Technique(Value):
     def describe(self) -> str:
         """`mse, equalized, full bias correction`: what is not as usual, in the order in which it is done."""
         parts = ["equalized"] if self.equalize else []
+        parts += ["zeros shifted"] if self.zero_shift else []
         parts.append({"minmax": "min-max"}.get(self.calibrator, self.calibrator.replace("_", " ")))
         parts += ["MSE weights"] if self.weight_method == "mse" else []
         parts += [f"AdaRound × {self.adaround}"] if self.adaround else []
