@@ -1,11 +1,13 @@
 """A float graph written again with QDQ pairs, integer weights and integer biases, where a placement wants them.
 
-A tensor `t` becomes `t_quantized` and `t_dequantized`, a weight `w` becomes the initializer `w_quantized` read through
-a DequantizeLinear. Names follow from the graph alone, so equal graphs and ranges give equal bytes.
+A tensor `t` becomes `t_quantized` and `t_dequantized`, and where it is requantized both again with `_2`; a weight `w`
+becomes the initializer `w_quantized` read through a DequantizeLinear. Names follow from the graph alone, so equal
+graphs and ranges give equal bytes.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from onnx import numpy_helper
 
 from edgeopt.quantization.arithmetic import Quantizer, bias_quantizer
 from edgeopt.quantization.fold import remove_unused_initializers
-from edgeopt.quantization.placement import Weighted
+from edgeopt.quantization.placement import Pair, Weighted
 from edgeopt.quantization.scheme import Scheme
 from edgeopt.quantization.wiring import attribute
 
@@ -36,18 +38,20 @@ class _Inserter:
         self.graph, self.scheme, placement = graph, scheme, scheme.placement
         self.arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.taken = {*self.arrays, *(name for node in graph.node for name in (node.name, *node.input, *node.output))}
-        self.pairs = {pair.tensor: pair for pair in placement.pairs}
+        pairs = (*placement.pairs, *placement.requantized)
+        self.pairs: defaultdict[str, list[Pair]] = defaultdict(list)
+        for pair in pairs:
+            self.pairs[pair.tensor].append(pair)
         self.weighted = {weighted.node: weighted for weighted in placement.weighted}
         self.integer_moves = frozenset(placement.integer_moves)
-        self.integers = {pair.tensor: self._fresh(f"{pair.tensor}_quantized") for pair in placement.pairs}
+        self.integers = {pair: self._fresh(f"{pair.tensor}_quantized") for pair in pairs}
         self.results = {
-            pair.tensor: pair.tensor if pair.leaves else self._fresh(f"{pair.tensor}_dequantized")
-            for pair in placement.pairs
+            pair: pair.tensor if pair.leaves else self._fresh(f"{pair.tensor}_dequantized") for pair in pairs
         }
         self.parameters: dict[str, tuple[str, str]] = {}
 
     def insert(self) -> None:
-        nodes = [each for value in self.graph.input for each in self._pair(value.name, value.name)]
+        nodes = [each for value in self.graph.input for each in self._quantize(value.name, value.name)]
         for node in self.graph.node:
             nodes += self._rewrite(node)
         del self.graph.node[:]
@@ -60,46 +64,46 @@ class _Inserter:
         if node.name in self.integer_moves:
             return self._move_integers(new)
         for index, name in enumerate(node.input):
-            if name in self.pairs and node.name in self.pairs[name].readers:
-                new.input[index] = self.results[name]
+            for pair in self.pairs[name]:
+                if node.name in pair.readers:
+                    new.input[index] = self.results[pair]
         before = self._read_integers(new, self.weighted[node.name]) if node.name in self.weighted else []
         after = []
         for index, name in enumerate(node.output):
-            if name in self.pairs and self.pairs[name].leaves:
+            if any(pair.leaves for pair in self.pairs[name]):
                 new.output[index] = self._fresh(f"{name}_float")
-            after += self._pair(name, new.output[index])
+            after += self._quantize(name, new.output[index])
         return [*before, new, *after]
 
-    def _pair(self, tensor: str, source: str) -> list[onnx.NodeProto]:
-        """The two nodes that quantize `source`, which holds the float values of `tensor`; none where it has no pair."""
-        if tensor not in self.pairs:
-            return []
-        root = self.pairs[tensor].root
-        if root not in self.parameters:
-            self.parameters[root] = self._add_parameters(root, self.scheme.activations[tensor])
-        inputs = [source, *self.parameters[root]]
-        return [self._make_node("QuantizeLinear", tensor, inputs, self.integers[tensor]), *self._dequantize(tensor)]
+    def _quantize(self, tensor: str, source: str) -> list[onnx.NodeProto]:
+        """The pairs of `tensor`, each behind the one before; `source` holds the float values for the first."""
+        nodes = []
+        for pair in self.pairs[tensor]:
+            if pair.root not in self.parameters:
+                self.parameters[pair.root] = self._add_parameters(pair.root, self.scheme.activations[pair.root])
+            inputs = [source, *self.parameters[pair.root]]
+            nodes += [self._make_node("QuantizeLinear", tensor, inputs, self.integers[pair]), *self._dequantize(pair)]
+            source = self.results[pair]
+        return nodes
 
-    def _dequantize(self, tensor: str) -> list[onnx.NodeProto]:
-        pair = self.pairs[tensor]
-        if not pair.readers and not pair.leaves:
+    def _dequantize(self, pair: Pair) -> list[onnx.NodeProto]:
+        if not pair.readers and not pair.leaves and pair is self.pairs[pair.tensor][-1]:
             return []
-        inputs = [self.integers[tensor], *self.parameters[pair.root]]
-        return [self._make_node("DequantizeLinear", tensor, inputs, self.results[tensor])]
+        inputs = [self.integers[pair], *self.parameters[pair.root]]
+        return [self._make_node("DequantizeLinear", pair.tensor, inputs, self.results[pair])]
 
     def _move_integers(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Let `node` move integers, of which zero is the zero point."""
-        given = node.input[0]
+        given = self.pairs[node.input[0]][-1]
         if node.op_type == "Pad" and attribute(node, "mode", b"constant") == b"constant":
-            zero_point = self.parameters[self.pairs[given].root][1]
+            zero_point = self.parameters[given.root][1]
             pads, rest = node.input[1], node.input[3:]
             del node.input[1:]
             node.input.extend([pads, zero_point, *rest])
         node.input[0] = self.integers[given]
-        made = [name for name in node.output if name in self.pairs]
-        for index, name in enumerate(node.output):
-            node.output[index] = self.integers.get(name, name)
-        return [node, *(each for name in made for each in self._dequantize(name))]
+        made = [pair for name in node.output for pair in self.pairs[name]]
+        node.output[:] = [self.integers[self.pairs[name][0]] if self.pairs[name] else name for name in node.output]
+        return [node, *(each for pair in made for each in self._dequantize(pair))]
 
     def _read_integers(self, node: onnx.NodeProto, weighted: Weighted) -> list[onnx.NodeProto]:
         """Turn weight and bias of `node` into integers; returns the nodes that dequantize them for it."""

@@ -3,8 +3,9 @@
 Weighted operators (those of the profile that have a constant weight) are always worth it. Operators that join or pool
 (Add, GlobalAveragePool …) compute in integers where they read something quantized and somebody needs integers of them;
 what else they read is then quantized too, unless the profile wants one side of a sum only. Operators that just move
-values (Reshape, MaxPool …) pass the quantization on, so that their tensors share one scale. A fused activation is no
-operator of its own: the pair stands behind it, never before. All else stays in float, and is named.
+values (Reshape, MaxPool …) pass the quantization on, so that their tensors share one scale; a tensor with a prescribed
+one that not all of these have is requantized for them by a second pair. A fused activation is no operator of its own:
+the pair stands behind it, never before. All else stays in float, and is named.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Placement:
     """What the inserter does.
 
     Attributes:
-        pairs: in the order of the graph.
+        pairs: in the order of the graph, one for each tensor.
+        requantized: second pairs, each behind the one of its tensor, for readers that move its values at another scale.
         weighted: nodes whose weight and bias become integers.
         integer_moves: nodes that move the integers of a pair, unread in between.
         integer_nodes: all that compute in integers.
@@ -61,6 +63,7 @@ class Placement:
     """
 
     pairs: tuple[Pair, ...]
+    requantized: tuple[Pair, ...]
     weighted: tuple[Weighted, ...]
     integer_moves: tuple[str, ...]
     integer_nodes: tuple[str, ...]
@@ -100,6 +103,7 @@ class _Placer:
         self.skips: dict[str, str] = {}
         self.quantized: set[str] = set()
         self.closed: set[str] = set()
+        self.order = (*wiring.inputs, *wiring.producers)
 
     def place(self) -> Placement:
         self._take_weighted()
@@ -108,11 +112,11 @@ class _Placer:
             self._drop_unneeded()
         else:
             self._take_skips()
-        roots = self._roots()
+        roots, others = self._roots()
         integer = (*self.weighted, *self.joins)
-        order = [*self.wiring.inputs, *self.wiring.producers]
         return Placement(
-            pairs=tuple(self._pair(tensor, roots) for tensor in order if tensor in self.quantized),
+            pairs=tuple(self._pair(tensor, roots[tensor], others) for tensor in self.order if tensor in roots),
+            requantized=tuple(self._second_pair(tensor, others[tensor]) for tensor in self.order if tensor in others),
             weighted=tuple(self.weighted.values()),
             integer_moves=tuple(filter(self._moves_integers, self.moves)),
             integer_nodes=tuple(name for name in self.wiring.nodes if name in integer),
@@ -191,9 +195,25 @@ class _Placer:
         if self.profile.quantize_residual:
             self.quantized.update(tensor for node in self.joins.values() for tensor in self._activations(node))
 
-    def _roots(self) -> dict[str, str]:
-        """Tensor → the first of those that share its scale: what an operator that moves values reads and makes."""
-        roots = {tensor: tensor for tensor in self.quantized}
+    def _roots(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Tensor → root, of the pairs and of the second pairs: those of a prescribed range that is not that of all."""
+        roots, others = dict[str, str](), dict[str, str]()
+        made = {name for node in self.moves.values() for name in self._moved(node)}
+        for first, group in self._groups().items():
+            ranges = {name: self._prescribed(name) for name in group if name not in made}
+            apart = [name for name, prescribed in ranges.items() if prescribed and len({*ranges.values()}) > 1]
+            root = next(name for name in (first, *group) if name not in apart)
+            roots |= {name: name if name in apart else root for name in group}
+            others |= dict.fromkeys(apart, root)
+        return roots, others
+
+    def _prescribed(self, tensor: str) -> tuple[float, float] | None:
+        node = self.wiring.producers.get(tensor)
+        return None if node is None else self.profile.fixed_ranges.get(node.op_type)
+
+    def _groups(self) -> dict[str, list[str]]:
+        """The first of a few tensors → all of them: what operators that move values read and make."""
+        roots = {tensor: tensor for tensor in self.order if tensor in self.quantized}
 
         def find(tensor: str) -> str:
             return tensor if roots[tensor] == tensor else find(roots[tensor])
@@ -203,16 +223,24 @@ class _Placer:
             for other in others:
                 if find(other) != find(first):
                     roots[find(other)] = find(first)
-        return {tensor: find(tensor) for tensor in roots}
+        groups: dict[str, list[str]] = {}
+        for tensor in roots:
+            groups.setdefault(find(tensor), []).append(tensor)
+        return groups
 
-    def _pair(self, tensor: str, roots: dict[str, str]) -> Pair:
+    def _pair(self, tensor: str, root: str, others: Collection[str]) -> Pair:
         closed = tensor in self.closed
         names = [
             node.name for node in self.wiring.readers[tensor]
             if (closed or self._reads_integers(node.name)) and self.skips.get(node.name, tensor) == tensor
         ]  # fmt: skip
-        readers = tuple(name for name in names if not self._moves_integers(name))
-        return Pair(tensor, roots[tensor], readers, leaves=closed and tensor in self.wiring.outputs)
+        elsewhere = self.moves if tensor in others else ()
+        readers = tuple(name for name in names if name not in elsewhere and not self._moves_integers(name))
+        return Pair(tensor, root, readers, leaves=closed and tensor in self.wiring.outputs)
+
+    def _second_pair(self, tensor: str, root: str) -> Pair:
+        names = [node.name for node in self.wiring.readers[tensor] if node.name in self.moves]
+        return Pair(tensor, root, tuple(name for name in names if not self._moves_integers(name)))
 
     def _float_nodes(self) -> Iterable[str]:
         integer = [self.wiring.nodes[name] for name in (*self.weighted, *self.joins)]

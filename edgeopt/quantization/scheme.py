@@ -6,7 +6,6 @@ ships cannot differ.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,18 +86,10 @@ def _activation_quantizers(
 
 
 def _fixed_ranges(graph: onnx.ModelProto, placement: Placement, profile: QuantizationProfile) -> dict[str, Range]:
-    """The ranges that the profile prescribes for what some operators make, and for what only moves that."""
-    made = {name: node.op_type for node in graph.graph.node for name in node.output}
-    sources: dict[str, set[str]] = {}
-    for pair in placement.pairs:
-        if made.get(pair.tensor) not in profile.passthrough_ops:
-            sources.setdefault(pair.root, set()).add(made.get(pair.tensor, ""))
-    fixed = {}
-    for pair in placement.pairs:
-        prescribed = [profile.fixed_ranges.get(operator) for operator in sources.get(pair.root, ())]
-        if prescribed and None not in prescribed:
-            fixed[pair.tensor] = functools.reduce(Range.union, (Range(*each) for each in prescribed if each))
-    return fixed
+    """The ranges that the profile prescribes for what some operators make, and for what shares a root with that."""
+    made = {name: profile.fixed_ranges.get(node.op_type) for node in graph.graph.node for name in node.output}
+    fixed = {pair.root: Range(*prescribed) for pair in placement.pairs if (prescribed := made.get(pair.tensor))}
+    return {pair.tensor: fixed[pair.root] for pair in placement.pairs if pair.root in fixed}
 
 
 def _to_plain(quantizer: Quantizer) -> ActivationRange:

@@ -51,8 +51,14 @@ def quantize_activations(quantizers: Mapping[str, Quantizer]) -> Replace:
 
 
 def sees(placement: Placement) -> Sees:
-    """For `Twin.forward`: whether a reader gets the quantized values of a tensor, as `insert` wires it."""
+    """For `Twin.forward`: whether a reader gets the quantized values of a tensor, as `insert` wires it.
+
+    Second pairs are left to the pairs behind their readers, which have the same scale, and between the two values only
+    move. (A Resize that interpolates them there does so before they are on the steps of that scale, not after.)
+    """
     readers = {pair.tensor: {*pair.readers, *placement.integer_moves} for pair in placement.pairs}
+    for pair in placement.requantized:
+        readers[pair.tensor].update(pair.readers)
     for pair in placement.pairs:
         if pair.leaves:
             readers[pair.tensor].add("")

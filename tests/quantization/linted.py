@@ -56,6 +56,10 @@ BODIES = {
     "in float between": """
         c = Conv (x, w) t = Tanh (c) e = Exp (t) s = Add (c, e) k = Conv (s, v) q = Pad (k, pads, six) y = Conv (q, v)
     """,
+    "prescribed": """
+        c = Conv (x, w) s = Sigmoid (c) z = Mul (c, s) h = MaxPool <kernel_shape = [2, 2]> (s)
+        l = MaxPool <kernel_shape = [2, 2]> (z) t = Concat <axis = 1> (h, l) y = Conv (t, wide)
+    """,
     "ends moving": """
         c = Conv (x, w) r = Conv (c, v) g = GlobalAveragePool (r) s = Softmax <axis = 1> (g) y = Flatten (s)
     """,

@@ -20,6 +20,7 @@ from edgeopt.quantization.calibration import collect_minmax
 from edgeopt.quantization.fold import fold
 from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import make_placement
+from edgeopt.quantization.profiles import LITERT
 from edgeopt.quantization.scheme import make_scheme
 
 Make = Callable[..., Any]
@@ -271,3 +272,21 @@ def test_tensors_with_one_root_share_the_range_that_holds_all(
     assert known.scale == (pytest.approx(4 / 255),)
     assert known.zero_point == (64,)
     assert known.axis is None
+
+
+@pytest.mark.parametrize("integer_moves", [(), ("Pad",)])
+@pytest.mark.parametrize("outputs", ["float[] y", "float[] y, float[N, 4, 8, 8] s"])
+def test_a_prescribed_range_is_requantized_for_what_is_moved_with_others(
+    make_graph: Make, weights: Make, integer_moves: tuple[str, ...], outputs: str
+) -> None:
+    body = "c = Conv (x, w) s = Sigmoid (c) p = Pad (s, z) q = Pad (c, z) t = Concat <axis = 1> (p, q) y = Conv (t, v)"
+    pads = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+    graph = make_graph(body, outputs=outputs, w=weights(4, 3, 1, 1), v=weights(4, 8, 1, 1, seed=1), z=pads)
+    inputs, profile = images(8, 3, 8, 8), LITERT.model_copy(update={"weight_bits": 7, "integer_moves": integer_moves})
+    quantized = quantize(graph, profile, inputs)
+    stored, nodes = arrays(quantized), {node.name: node for node in quantized.graph.node}
+    assert (stored["s_scale"], stored["s_zero_point"]) == (1 / 256, -128)
+    second = nodes["s_QuantizeLinear_2"]
+    assert second.input[:] == [nodes["s_DequantizeLinear"].output[0], *nodes["t_QuantizeLinear"].input[1:]]
+    assert nodes["p"].input[0] == (second if integer_moves else nodes["s_DequantizeLinear_2"]).output[0]
+    assert fidelity(graph, quantized, inputs) > 30

@@ -76,14 +76,12 @@ def test_a_sum_of_a_tensor_with_itself_breaks_no_rule(network: Make) -> None:
     assert said(lint(quantize(network(body), TENSORRT), TENSORRT)) == ""
 
 
-CONCAT = "a = Conv (x, w) s = Sigmoid (a) t = Concat <axis = 1> (s, a) y = Conv (t, wide)"
-
-
 @pytest.mark.parametrize(
     "body",
     [
         "a = Conv (x, w) s = Sigmoid (a) t = Transpose <perm = [0, 2, 3, 1]> (s) y = MatMul (t, m)",
-        pytest.param(CONCAT, marks=pytest.mark.xfail(strict=True, reason="no second pair requantizes between the two")),
+        "a = Conv (x, w) s = Sigmoid (a) t = Concat <axis = 1> (s, a) y = Conv (t, wide)",
+        "a = Conv (x, w) s = Sigmoid (a) h = Tanh (a) t = Concat <axis = 1> (h, s) y = Conv (t, wide)",
     ],
 )
 def test_a_fixed_range_stays_behind_what_moves_its_values(network: Make, body: str) -> None:

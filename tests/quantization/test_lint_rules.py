@@ -80,6 +80,11 @@ def read_sum_in_float(graph: Graph) -> None:
     node(graph, "s").input[:] = ["c", "r"]
 
 
+def leave_the_second_pair_out(graph: Graph) -> None:
+    drop(graph, "s_QuantizeLinear_2", "s_DequantizeLinear_2")
+    node(graph, "t").input[0] = "s_dequantized"
+
+
 def pair_the_wrong_branch(graph: Graph) -> None:
     read_sum_in_float(graph)
     put_pair(graph, "c", "s", 0, like="r")
@@ -96,6 +101,7 @@ TRANSPOSED = {
     "weight_axes": {**CPU.weight_axes, "ConvTranspose": 1}, "quantized_ops": (*CPU.quantized_ops, "ConvTranspose"),
 }  # fmt: skip
 SUM = "a = Conv (x, w) r = Relu (a) c = Conv (r, v) s = Add (c, r) y = Conv (s, v)"
+GATE = "c = Conv (x, w) s = Sigmoid (c) t = Concat <axis = 1> (s, c) y = Conv (t, wide)"
 POOL = "c = Conv (x, w) h = MaxPool <kernel_shape = [2, 2]> (c) y = Conv (h, v)"
 FLOATS = "c = Conv (x, w) t = Tanh (c) e = Exp (t) s = Add (c, e) y = Conv (s, v)"
 Broken = tuple[str, str, QuantizationProfile, dict[str, Any], Callable[[Graph], object], str]
@@ -118,6 +124,7 @@ BROKEN: list[Broken] = [
      lambda graph: put(graph, y_weight_scale=np.float32([*[0.1] * 15, 0])), "y_weight_DequantizeLinear"),
     ("scale_positive", PLAIN, TENSORRT, {}, lambda graph: put(graph, r_scale=np.float32("nan")), "r_QuantizeLinear"),
     ("fixed_range", BODIES["excited"], LITERT, {}, lambda graph: put(graph, s_scale=np.float32(1 / 255)), "s"),
+    ("fixed_range", GATE, LITERT, {"fixed_ranges": {}}, untouched, "s"),
     ("weight_dtype", PLAIN, CPU, {}, make_weight_unsigned, "y"),
     ("weight_symmetric", PLAIN, CPU, {},
      lambda graph: put(graph, y_weight_zero_point=np.int8([1] + [0] * 15)), "y"),
@@ -145,6 +152,7 @@ BROKEN: list[Broken] = [
     ("passthrough_scale", POOL, CPU, {"passthrough_ops": ()}, untouched, "h"),
     ("passthrough_scale", BODIES["concatenated"], LITERT,
      {"quantized_ops": (*LITERT.quantized_ops, "Concat"), "passthrough_ops": ("MaxPool",)}, untouched, "t"),
+    ("passthrough_scale", GATE, LITERT, {}, leave_the_second_pair_out, "t"),
     ("sum_fusion", SUM, TENSORRT, {}, pair_the_wrong_branch, "c"),
     ("sum_branches", SUM, TENSORRT, {}, lambda graph: put_pair(graph, "c", "s", 0, like="r"), "s"),
     ("sum_skip", SUM, TENSORRT, {}, read_sum_in_float, "s"),

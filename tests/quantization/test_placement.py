@@ -12,7 +12,7 @@ import pytest
 from edgeopt.errors import PassError
 from edgeopt.model import QuantizationProfile
 from edgeopt.quantization.arithmetic import Range
-from edgeopt.quantization.placement import Placement, make_placement
+from edgeopt.quantization.placement import Pair, Placement, make_placement
 from edgeopt.quantization.profiles import LITERT, TENSORRT
 from edgeopt.quantization.scheme import make_scheme
 
@@ -241,3 +241,20 @@ def test_litert_is_in_integers_to_the_end_and_what_is_joined_shares_a_scale(make
     ranges = {pair.tensor: Range(-3, 3) for pair in placement.pairs}
     scheme = make_scheme(graph, placement, ranges, LITERT)
     assert (float(scheme.activations["s"].scale), int(scheme.activations["s"].zero_point)) == (1 / 256, -128)
+
+
+def test_a_prescribed_range_has_a_second_pair_for_what_moves_it_beside_others(make_graph: Make, weights: Make) -> None:
+    body = "a = Conv (x, w) s = Sigmoid (a) t = Concat <axis = 1> (s, a) z = Mul (a, s) c = Conv (t, v) y = Add (c, z)"
+    graph = make_graph(body, w=weights(4, 3, 1, 1), v=weights(4, 8, 1, 1))
+    placement = make_placement(graph, LITERT)
+    assert readers(placement)["s"] == ("z",)
+    assert placement.requantized == (Pair("s", "a", ("t",)),)
+    roots = {pair.tensor: pair.root for pair in placement.pairs}
+    assert (roots["s"], roots["a"], roots["t"]) == ("s", "a", "a")
+
+
+@pytest.mark.parametrize("body", ["t = Concat <axis = 1> (s, h) y = Conv (t, v)", "y = Flatten (s)"])
+def test_prescribed_ranges_that_are_the_same_need_none(body: str, make_graph: Make, weights: Make) -> None:
+    start = "a = Conv (x, w) s = Sigmoid (a) h = Softmax <axis = 1> (a)"
+    graph = make_graph(f"{start} {body}", w=weights(4, 3, 1, 1), v=weights(4, 8, 1, 1))
+    assert not make_placement(graph, LITERT).requantized

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 
 from edgeopt.context import Context
 from edgeopt.model import Model, QuantizationProfile
@@ -131,6 +132,25 @@ def graphs(
         return made[function]
 
     return make
+
+
+@pytest.mark.parametrize("kind", ["learned", "averaged"])
+@pytest.mark.parametrize("integer_moves", [(), ("Pad",)])
+def test_where_a_second_pair_requantizes_too(integer_moves: tuple[str, ...], kind: Ranges) -> None:
+    text = """<ir_version: 9, opset_import: ["": 17]> g (float[N, 3, 16, 16] image) => (float[N, 8] y) {
+        c = Conv (image, w) s = Sigmoid (c) m = Mul (c, s) p = Pad (s, pads) q = Pad (m, pads)
+        t = Concat <axis = 1> (p, q) d = Conv (t, v) r = Relu (d) a = GlobalAveragePool (r) y = Flatten (a)
+    }"""
+    random, graph = np.random.default_rng(0), onnx.parser.parse_model(text)
+    arrays = {"w": random.standard_normal((8, 3, 3, 3)), "v": random.standard_normal((8, 16, 1, 1))}
+    tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    pads = numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads")
+    graph.graph.initializer.extend([*tensors, pads])
+    images = random.standard_normal((16, 3, 16, 16)).astype(np.float32)
+    network = make_network(fold(graph), LITERT.model_copy(update={"integer_moves": integer_moves}), kind, images)
+    disturb(network, images)
+    assert network.trained_scheme().placement.requantized
+    check(network, images)
 
 
 def digits() -> np.ndarray:
