@@ -114,9 +114,8 @@ def _gather(
     for batch in batches:
         inputs = {key: torch.from_numpy(array) for key, array in batch.items()}
         exact = _input_of(name, twin.run(inputs))
-        coarse = _input_of(
-            name, twin.run(inputs, on_activation=quantize, on_weight=lambda at, weight: known[at], sees=seen)
-        )
+        # Weights that are not known are of layers that stay in float: the run ends before those that are to be rounded.
+        coarse = _input_of(name, twin.run(inputs, on_activation=quantize, on_weight=known.get, sees=seen))
         made = activate(twin.apply_node(node, exact)[node.output[0]])
         new_rows, new_targets = layer.pick(coarse[node.input[0]], made, ROWS_PER_IMAGE, generator)
         new_keys = torch.rand(len(new_rows), generator=generator)

@@ -45,9 +45,12 @@ def batches() -> Iterator[Arrays]:
         yield {"image": SEEN[start : start + 16]}
 
 
-def scheme_of(graph: onnx.ModelProto, profile: QuantizationProfile, bits: int, *, per_channel: bool = True) -> Scheme:
+def scheme_of(
+    graph: onnx.ModelProto, profile: QuantizationProfile, bits: int, *, per_channel: bool = True,
+    keep_float: tuple[str, ...] = (),
+) -> Scheme:  # fmt: skip
     profile = profile.model_copy(update={"weight_bits": bits})
-    placement = make_placement(graph, profile, per_channel=per_channel)
+    placement = make_placement(graph, profile, keep_float, per_channel)
     ranges = collect_minmax(graph, [pair.tensor for pair in placement.pairs], batches())
     return make_scheme(graph, placement, ranges, profile)
 
@@ -115,6 +118,15 @@ def test_layers_that_are_chosen_already_stay(graph: onnx.ModelProto, profile: Qu
     integers = adaround(graph, kept, batches, iterations=20)
     assert integers[first] is plain[first]
     assert set(integers) == set(plain)
+
+
+def test_layers_in_float_are_run_as_they_are(graph: onnx.ModelProto, profile: QuantizationProfile) -> None:
+    whole = scheme_of(graph, profile, 4)
+    first, *others = (each.node for each in whole.placement.weighted)
+    scheme = scheme_of(graph, profile, 4, keep_float=(first,))
+    integers = adaround(graph, scheme, batches, iterations=60)
+    assert list(integers) == others
+    assert fidelity(graph, replace(scheme, integers=integers)) > fidelity(graph, whole)
 
 
 def test_rows_do_not_grow_with_the_images(
