@@ -13,7 +13,7 @@ from typing import Any, ClassVar, final
 from edgeopt import registry
 from edgeopt.context import Context
 from edgeopt.errors import PassError, unforeseen
-from edgeopt.model import Facts, Form, Model, Value
+from edgeopt.model import Facts, Form, Model, QuantizationProfile, Value
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ class Pass(Value):
     def lent(self) -> frozenset[str]:
         """What of the context these options look at: it is lent that, and its key covers it."""
         return frozenset((*self.reads, *self.may_read))
+
+    def misfit(self, profile: QuantizationProfile) -> str:
+        """What of these options the profile of a target cannot express, in a sentence; empty where nothing."""
+        return ""
 
     @abstractmethod
     def apply(self, model: Model, context: Context) -> PassResult:

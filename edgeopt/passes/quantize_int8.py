@@ -15,7 +15,7 @@ from edgeopt import environment, files
 from edgeopt.context import AccuracyGoal, Context
 from edgeopt.data import Samples
 from edgeopt.errors import PassError
-from edgeopt.model import Facts, Form, Model, OnnxValue, write_model
+from edgeopt.model import Facts, Form, Model, OnnxValue, QuantizationProfile, write_model
 from edgeopt.passes import Pass, PassResult
 from edgeopt.quantization.technique import Technique
 
@@ -58,6 +58,10 @@ class QuantizeInt8(Technique, Pass):
 
     def lent(self) -> frozenset[str]:
         return super().lent() | (frozenset() if self.effort == "fast" else {"accuracy", "timer"})
+
+    def misfit(self, profile: QuantizationProfile) -> str:
+        shifts = not self.zero_shift or profile.zero_shift
+        return "" if shifts else f"`zero_shift` is for targets without zero points, and `{profile.name}` has them"
 
     def apply(self, model: Model, context: Context) -> PassResult:
         from edgeopt.onnx_graph import load_graph, save_graph

@@ -110,9 +110,7 @@ class Quantizing:
 
     def _shift(self, graph: onnx.ModelProto, placement: Placement) -> tuple[onnx.ModelProto, int]:
         if not self.profile.zero_shift:
-            raise PassError(
-                f"`zero_shift` is for targets without zero points, which `{self.profile.name}` is not", "leave it out"
-            )
+            raise PassError(f"`zero_shift` is for targets without zero points, and `{self.profile.name}` has them")
         seen = self._observe(graph, placement, 0)
         return shift_zeros(graph, placement, {tensor: one.range for tensor, one in seen.items()})
 

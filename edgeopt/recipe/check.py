@@ -73,6 +73,7 @@ def check_values(document: Document, recipe: Recipe) -> None:
         _check_budgets(document, index, recipe, target)
         for variant in target.variants:
             _check_forms(document, recipe, index, variant)
+            _check_profiles(document, recipe, index, variant)
     _check_splits(document, recipe)
 
 
@@ -175,6 +176,28 @@ def _check_forms(document: Document, recipe: Recipe, index: int, variant: str) -
             what = f"`{name}` takes a model in {backend.accepts} form, and variant `{variant}` ends in {form} form"
             advice = "add `export_onnx: {}` to its passes" if form == "torch" else "take `export_onnx` out"
             document.fault(("targets", index, "backends", position), what, advice)
+
+
+def _check_profiles(document: Document, recipe: Recipe, index: int, variant: str) -> None:
+    """What a pass is asked for, each backend must be able to express."""
+    target = recipe.targets[index]
+    steps = recipe.passes_of(target, variant)
+    for step, where in zip(steps, _step_locations(recipe, index, variant), strict=True):
+        found = _known_or_none("passes", step.name)
+        if found is None or not found.needs_profile:
+            continue
+        for position, name in enumerate(target.backends):
+            backend = _known_or_none("backends", name)
+            if backend is None or backend.accepts != found.produces:
+                continue  # a fault of the forms
+            profile = backend().profile(target.isa)
+            if profile is None:
+                what = f"`{name}` runs no integers, and variant `{variant}` has `{step.name}`"
+                document.fault(
+                    ("targets", index, "backends", position), what, "give it a variant without, or leave it out"
+                )
+            elif misfit := found(**step.options).misfit(profile):
+                document.fault((*where, step.name), misfit)
 
 
 def _step_locations(recipe: Recipe, index: int, variant: str) -> list[Location]:

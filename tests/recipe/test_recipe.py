@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
 from edgeopt.errors import RecipeError, UsageError
 from edgeopt.recipe import Budgets, effective_budgets, load_recipe
 from tests.recipe.conftest import SOUND
@@ -195,13 +196,24 @@ def test_a_wrong_pass_does_not_hide_a_missing_file_or_a_loosened_budget(write: W
     assert [line.split(" ")[0] for line in faults_of(write(text=text))] == ["11:20:", "13:29:", "17:39:"]
 
 
-def test_an_onnx_file_can_be_neither_pruned_nor_trained(write: Write, faults_of: FaultsOf) -> None:
+def test_an_onnx_file_can_be_neither_pruned_nor_fine_tuned(write: Write, faults_of: FaultsOf) -> None:
     start = SOUND.index("  factory")
     text = SOUND[:start] + "  onnx: model.onnx\n" + SOUND[SOUND.index("data:") :]
     (fault,) = faults_of(write(text=text))
     assert "`prune_channels` takes a model in torch form, and here it is in onnx form" in fault
     assert "can be neither pruned nor fine-tuned" in fault
     assert fault.startswith("11:21: "), "at the pass, and once, however many variants share it"
+
+
+def test_what_a_backend_cannot_express_is_told_at_the_pass(
+    write: Write, faults_of: FaultsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fault,) = faults_of(write("quantize_int8: {}", "quantize_int8: {zero_shift: true}"))
+    assert "`zero_shift` is for targets without zero points, and `onnxruntime_cpu/" in fault
+    assert fault.startswith("20:29: ")
+    monkeypatch.setattr(OnnxruntimeCpu, "profile", lambda self, isa=None: None)
+    (fault,) = faults_of(write())
+    assert fault.startswith("17:16: `onnxruntime_cpu` runs no integers, and variant `int8` has `quantize_int8`; ")
 
 
 def test_two_targets_of_one_name_are_refused(write: Write, faults_of: FaultsOf) -> None:
