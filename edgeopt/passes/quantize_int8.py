@@ -37,6 +37,9 @@ COMPARED_SAMPLES = 32
 #: change is known to about 0.2 pp
 TRIED_SAMPLES = 5000
 
+#: most worthwhile layers in float, of which the report tells what each takes away
+TOLD_LAYERS = 5
+
 #: percentiles and MSE cut off less
 MOST_CLIPPED = 0.01
 
@@ -215,6 +218,7 @@ def _describe_climb(ladder: Ladder, goal: AccuracyGoal) -> Facts:
         f"rung {number}: {rung.technique.describe()}": rung.describe() for number, rung in enumerate(ladder.rungs, 1)
     }
     most = "no budget" if ladder.most_pp is None else f"half of {ladder.most_pp:g} pp"
+    facts |= {f"{one.node} in float": one.describe() for one in ladder.sensitive[:TOLD_LAYERS]}
     for rung, ratio in ladder.curve():
         facts[f"{len(rung.technique.keep_float)} in float"] = f"{rung.loss.score:.2f} % at {ratio:.3f}× the time"
     facts["tuning"] = f"{judged} on {evaluation.images} images, float {evaluation.score:.2f} %, {most}"

@@ -35,12 +35,15 @@ class Loss:
         sqnr_db: of all outputs together.
         changed: percent of the answers of a classifier; None of another network, and without labels, where it is the
             drop.
+        divergence: how far a classifier's probabilities are from those of the float network (Kullback-Leibler, mean,
+            nats); None of another network.
     """
 
     drop_pp: float
     score: float
     sqnr_db: float
     changed: float | None = None
+    divergence: float | None = None
 
     def better_than(self, other: Loss) -> bool:
         """Whether this one loses less: answers, else points, and where those are equal, in noise."""
@@ -55,7 +58,7 @@ class Evaluation:
         self, graph: onnx.ModelProto, samples: Samples, inputs: tuple[TensorSpec, ...], goal: AccuracyGoal,
         threads: int = 1,
     ) -> None:  # fmt: skip
-        self._samples, self._inputs, self._threads = samples, inputs, threads
+        self._samples, self._inputs, self._goal, self._threads = samples, inputs, goal, threads
         self._metric = metrics.get(goal.metric, goal.root)
         self._labelled = samples.labels() is not None
         self._exact = [outputs for outputs, _ in self._run(graph)]
@@ -72,13 +75,17 @@ class Evaluation:
     def images(self) -> int:
         return len(self._samples)
 
+    def with_fewer(self, graph: onnx.ModelProto, images: int) -> Evaluation:
+        """The same of so many of the samples, for what needs no labels to be precise; `graph` is the float network."""
+        return Evaluation(graph, self._samples.spread(images), self._inputs, self._goal, self._threads)
+
     def loss_of(self, graph: onnx.ModelProto) -> Loss:
         """What the quantized `graph` loses.
 
         Raises:
             PassError: it yields values that are not finite.
         """
-        pairs, signal, noise = [], 0.0, 0.0
+        pairs, signal, noise, divergence = [], 0.0, 0.0, 0.0
         agreed, total, classifies = 0, 0, True
         for exact, (outputs, labels) in zip(self._exact, self._run(graph), strict=True):
             _require_finite(outputs)
@@ -90,12 +97,19 @@ class Evaluation:
                 outputs[first].reshape(len(outputs[first]), -1).argmax(1)
             )
             agreed, total, classifies = agreed + int(same.sum()), total + len(same), exact[first].ndim == 2
+            divergence += _divergence(exact[first], outputs[first]) if classifies else 0.0
             pairs.append((outputs, labels))
         share = 100.0 * agreed / total
         score = self._score(iter(pairs)) if self._labelled else share
         ratio = SQNR_LIMIT_DB if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
         changed = 100.0 - share if self._labelled and classifies else None
-        return Loss(self.score - score, score, float(min(SQNR_LIMIT_DB, ratio)), changed)
+        return Loss(
+            self.score - score,
+            score,
+            float(min(SQNR_LIMIT_DB, ratio)),
+            changed,
+            divergence / total if classifies else None,
+        )
 
     def _labels(self) -> Iterator[np.ndarray]:
         for batch in self._samples.batches(self._size):
@@ -119,6 +133,17 @@ class Evaluation:
         records = [self._metric.record(outputs, labels) for outputs, labels in pairs if labels is not None]
         joined = {name: np.concatenate([record[name] for record in records]) for name in records[0]}
         return self._metric.score(joined, np.ones(len(next(iter(joined.values())))))
+
+
+def _divergence(exact: np.ndarray, coarse: np.ndarray) -> float:
+    """KL(softmax(exact) ‖ softmax(coarse)) of (samples, classes) scores, summed over the samples, in nats."""
+    one, other = (_log_softmax(each.astype(np.float64)) for each in (exact, coarse))
+    return float((np.exp(one) * (one - other)).sum())
+
+
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    moved = scores - scores.max(axis=1, keepdims=True)
+    return np.asarray(moved - np.log(np.exp(moved).sum(axis=1, keepdims=True)))
 
 
 def _require_finite(outputs: Arrays) -> None:

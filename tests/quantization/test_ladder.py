@@ -18,7 +18,7 @@ from edgeopt.model import QuantizationProfile
 from edgeopt.onnx_graph import input_specs, make_session, run_session
 from edgeopt.quantization import ladder
 from edgeopt.quantization.calibration import Arrays
-from edgeopt.quantization.evaluation import Evaluation, Loss
+from edgeopt.quantization.evaluation import Evaluation, Loss, _divergence
 from edgeopt.quantization.ladder import Ladder, Rung
 from edgeopt.quantization.quantize import Quantizing
 from edgeopt.quantization.sensitivity import rank_layers
@@ -95,6 +95,12 @@ def test_the_whole_ladder_ends_at_what_loses_least(
     assert found == best.loss, "what is shipped is what was tried"
 
 
+def test_divergence_is_that_of_the_probabilities() -> None:
+    exact, coarse = np.zeros((2, 2), np.float32), np.log(np.array([[3, 1], [1, 1]], np.float32))
+    assert _divergence(exact, coarse + 100) == pytest.approx(0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25))
+    assert _divergence(coarse, coarse) == 0
+
+
 def test_fewer_changed_answers_are_better_than_a_smaller_drop() -> None:
     lucky, better = Loss(0.1, 86.0, 20.0, 4.0), Loss(0.3, 85.8, 20.0, 2.0)
     assert better.better_than(lucky)
@@ -119,7 +125,7 @@ def test_without_labels_it_is_agreement_that_is_kept(
 ) -> None:
     evaluation = evaluation_of(biased, tmp_path, labelled=False)
     assert (evaluation.labelled, evaluation.score) == (False, 100.0)
-    assert evaluation.loss_of(biased) == Loss(0.0, 100.0, 200.0, None)
+    assert evaluation.loss_of(biased) == Loss(0.0, 100.0, 200.0, None, 0.0)
 
 
 # layers in float
@@ -155,6 +161,8 @@ def test_the_layer_to_blame_comes_first_and_time_counts(
     ranked = rank_layers(quantizing, evaluation, PER_TENSOR, None)
     assert ranked[0].node == "d"
     assert ranked[0].noise > 0.5
+    assert ranked[0].loss is not None
+    assert ranked[0].loss > 0.5
     order = ["c", "d", "e", "y"]
 
     def dear(graphs: Sequence[onnx.ModelProto]) -> list[float]:
