@@ -34,7 +34,7 @@ def export_recipe(path: Path, folder: Path) -> Model:
 
 
 def recipe_splits(path: Path, **counts: int) -> Splits:
-    """The data of a recipe, split as `compile` does; `counts`: how many samples of a split instead of its own number."""
+    """The data of a recipe, split as `compile` does; `counts`: how many samples of a split, not its own number."""
     recipe = load_recipe(path)
     whole = split_samples(recipe, tuple(recipe.model.inputs))
     return make_splits(whole, {name: getattr(recipe.data, name).samples for name in whole} | counts)
@@ -47,9 +47,9 @@ def export(request: SourceRequest, folder: Path) -> Model:
     return model
 
 
-def quantize(model: Model, samples: Samples, folder: Path) -> Model:
-    """The model after `quantize_int8` for ONNX Runtime on this machine."""
-    profile = registry.resolve("backends", "onnxruntime_cpu")().profile()
+def quantize(model: Model, samples: Samples, folder: Path, backend: str = "onnxruntime_cpu") -> Model:
+    """The model after `quantize_int8` for a backend on this machine."""
+    profile = registry.resolve("backends", backend)().profile()
     context = Context(folder=_fresh(folder / "quantize_int8"), calibration=samples, profile=profile)
     return run_pass("quantize_int8", {}, model, context).model
 

@@ -10,22 +10,19 @@ from the same float ONNX file and the same 512 training images, and are judged o
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from comparing import BACKENDS, OURS, SPEED_COLUMNS, Made, make_peers, speed_rows
 from networks import export_recipe, recipe_splits
 from tables import ROOT, describe_machine, show
 
 from edgeopt import registry
-from edgeopt.bench import compare_files
 from edgeopt.context import AccuracyGoal, Context
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits
@@ -33,27 +30,15 @@ from edgeopt.model import Model
 from edgeopt.passes import run_pass
 
 PEERS = ("quantize_static", "nncf", "nncf_full", "aimet")
-BACKENDS = ("onnxruntime_cpu", "openvino_cpu")
 
 #: what edgeopt is asked for: as little as quantize_static does, as much as NNCF, and what a recipe would ask for
-OURS: dict[str, dict[str, Any]] = {
-    "edgeopt": {},
-    "edgeopt, bias correction": {"bias_correction": "full"},
-    "edgeopt, auto": {"effort": "auto"},
+ASKED: dict[str, dict[str, Any]] = {
+    OURS: {},
+    f"{OURS}, bias correction": {"bias_correction": "full"},
+    f"{OURS}, auto": {"effort": "auto"},
 }
 TUNING_IMAGES, MOST_DROP_PP = 5000, 1.0
 BATCH = 50
-
-
-@dataclass(frozen=True)
-class Made:
-    """An INT8 network: what made it, its file, the runtime that it is for, the seconds that it took."""
-
-    name: str
-    path: Path
-    backend: str
-    seconds: float
-    note: str = ""
 
 
 def main() -> None:
@@ -79,19 +64,19 @@ def _options() -> argparse.Namespace:
 
 def _show_network(recipe: Path, scratch: Path, skip: Sequence[str], sets: int) -> None:
     model, splits = export_recipe(recipe, scratch / "float"), recipe_splits(recipe)
-    made = [*_ours(model, splits, scratch), *_peers(model, splits, scratch, skip)]
+    tools = [tool for tool in PEERS if tool not in skip]
+    made = [*_ours(model, splits, scratch), *make_peers(model, _write_images(splits, scratch), scratch, tools)]
     exact = _top1(model.path, "onnxruntime_cpu", splits.validation)
     title = f"{recipe.stem}: float {exact:.2f} % on 10,000 images · {describe_machine()}"
     rows = [_accuracy_row(one, exact, splits.validation) for one in made]
     show(title, ["made by", "for", "top-1 %", "drop pp", "s", ""], rows)
     if sets:
-        rows = list(_speed_rows(model, made, sets))
-        show("p50, one image, one thread, in turns", ["runtime", "ratio", "value", "95 % interval"], rows)
+        show("p50, one image, one thread, in turns", SPEED_COLUMNS, list(speed_rows(model, made, sets)))
 
 
 def _ours(model: Model, splits: Splits, scratch: Path) -> Iterator[Made]:
     for backend in BACKENDS:
-        for name, options in OURS.items():
+        for name, options in ASKED.items():
             folder = scratch / f"{backend} {name}"
             folder.mkdir()
             assert splits.tuning is not None
@@ -106,29 +91,13 @@ def _ours(model: Model, splits: Splits, scratch: Path) -> Iterator[Made]:
             yield Made(name, found.model.path, backend, time.monotonic() - started, note)
 
 
-def _peers(model: Model, splits: Splits, scratch: Path, skip: Sequence[str]) -> Iterator[Made]:
-    python = os.environ.get("EDGEOPT_PEERS")
-    if python is None:
-        print("\nquantization: no peers, `EDGEOPT_PEERS` names no Python that has them")
-        return
+def _write_images(splits: Splits, folder: Path) -> Path:
+    """The prepared calibration images as peers.py reads them."""
     assert splits.calibration is not None
-    images = {spec.name: [] for spec in model.inputs}  # type: dict[str, list[Any]]
-    for batch in splits.calibration.batches(BATCH):
-        for name, array in batch.inputs.items():
-            images[name].append(array)
-    np.savez(scratch / "images.npz", **{name: np.concatenate(arrays) for name, arrays in images.items()})
-    for tool in (tool for tool in PEERS if tool not in skip):
-        command = [python, str(ROOT / "benchmarks/peers.py"), tool, str(model.path)]
-        command += [str(scratch / "images.npz"), str(scratch / tool)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        if ran.returncode:
-            print(f"\n{tool} failed: {ran.stderr.strip().splitlines()[-1] if ran.stderr.strip() else ran.returncode}")
-            continue
-        found = json.loads(ran.stdout.strip().splitlines()[-1])
-        path = Path(found["path"])
-        backends = BACKENDS if path.suffix == ".onnx" else BACKENDS[1:]
-        for backend in backends:
-            yield Made(tool, path, backend, found["seconds"])
+    (name,) = splits.calibration.inputs
+    file = folder / "images.npz"
+    np.savez(file, **{name: np.concatenate([batch.inputs[name] for batch in splits.calibration.batches(BATCH)])})
+    return file
 
 
 def _accuracy_row(one: Made, exact: float, validation: Samples) -> list[object]:
@@ -158,21 +127,6 @@ def _run_openvino(path: Path) -> Any:
     core = _import_runtime().Core()
     compiled = core.compile_model(core.read_model(str(path)), "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": 2})
     return lambda inputs: compiled(inputs)[0]
-
-
-def _speed_rows(model: Model, made: Sequence[Made], sets: int) -> Iterator[list[object]]:
-    """Ours against float and each peer, on each runtime."""
-    for backend in BACKENDS:
-        ours = next(one for one in made if one.backend == backend and one.name == "edgeopt")
-        others = {"float": model.path}
-        others |= {
-            one.name: one.path
-            for one in made
-            if one.backend == backend and one.name in PEERS and one.path.suffix == ".onnx"
-        }
-        for name, path in others.items():
-            found = compare_files(path, ours.path, backend=backend, threads=1, batch=1, sets=sets)["ratio"]
-            yield [backend, f"edgeopt ÷ {name}", f"{found['value']:.3f}", f"[{found['low']:.3f}, {found['high']:.3f}]"]
 
 
 if __name__ == "__main__":

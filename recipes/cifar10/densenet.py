@@ -31,14 +31,14 @@ class DenseLayer(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """A stem, the dense blocks of `LAYERS` with transitions between them, a global average, a linear layer."""
+    """A stem, the dense blocks with transitions between them, a global average, a linear layer."""
 
-    def __init__(self, growth: int = 16, classes: int = 10) -> None:
+    def __init__(self, growth: int = 16, classes: int = 10, layers: tuple[int, ...] = LAYERS) -> None:
         super().__init__()
         channels = 2 * growth
         self.stem = nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False)
         parts: list[nn.Module] = []
-        for index, count in enumerate(LAYERS):
+        for index, count in enumerate(layers):
             if index > 0:
                 parts.append(nn.Sequential(bn_relu_conv(channels, channels // 2, 1), nn.AvgPool2d(2)))
                 channels //= 2

@@ -6,8 +6,10 @@ ranges. The stem halves the image at once, so that an epoch takes a minute or tw
 
 from torch import Tensor, nn
 
+Stages = tuple[tuple[int, int, int, int, int], ...]
+
 #: of each stage: expansion, channels, blocks, stride of the first block, kernel
-STAGES = ((1, 16, 1, 1, 3), (4, 24, 1, 1, 3), (4, 48, 2, 2, 5), (4, 64, 1, 1, 3), (6, 96, 2, 2, 3))
+STAGES: Stages = ((1, 16, 1, 1, 3), (4, 24, 1, 1, 3), (4, 48, 2, 2, 5), (4, 64, 1, 1, 3), (6, 96, 2, 2, 3))
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -51,14 +53,14 @@ class MBConv(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """A stem, the stages of `STAGES`, a 1x1 convolution to `last` channels, a global average, a linear layer."""
+    """A stem, the stages, a 1x1 convolution to `last` channels, a global average, a linear layer."""
 
-    def __init__(self, stem: int = 24, last: int = 320, classes: int = 10) -> None:
+    def __init__(self, stem: int = 24, last: int = 320, classes: int = 10, stages: Stages = STAGES) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv_bn(3, stem, 3, stride=2), nn.SiLU())
         blocks: list[nn.Module] = []
         channels = stem
-        for expansion, outputs, count, stride, kernel in STAGES:
+        for expansion, outputs, count, stride, kernel in stages:
             for index in range(count):
                 blocks.append(MBConv(channels, outputs, expansion, stride if index == 0 else 1, kernel))
                 channels = outputs

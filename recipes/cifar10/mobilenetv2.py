@@ -6,8 +6,10 @@ bottleneck returns. The stem halves the image at once, so that an epoch takes a 
 
 from torch import Tensor, nn
 
+Stages = tuple[tuple[int, int, int, int], ...]
+
 #: of each stage: expansion, channels, blocks, stride of the first block
-STAGES = ((1, 16, 1, 1), (4, 24, 2, 1), (5, 40, 3, 2), (6, 80, 3, 2))
+STAGES: Stages = ((1, 16, 1, 1), (4, 24, 2, 1), (5, 40, 3, 2), (6, 80, 3, 2))
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -33,14 +35,14 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """A stem, the stages of `STAGES`, a 1x1 convolution to `last` channels, a global average, a linear layer."""
+    """A stem, the stages, a 1x1 convolution to `last` channels, a global average, a linear layer."""
 
-    def __init__(self, stem: int = 32, last: int = 320, classes: int = 10) -> None:
+    def __init__(self, stem: int = 32, last: int = 320, classes: int = 10, stages: Stages = STAGES) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv_bn(3, stem, 3, stride=2), nn.ReLU6())
         blocks: list[nn.Module] = []
         channels = stem
-        for expansion, outputs, count, stride in STAGES:
+        for expansion, outputs, count, stride in stages:
             for index in range(count):
                 blocks.append(InvertedResidual(channels, outputs, expansion, stride if index == 0 else 1))
                 channels = outputs

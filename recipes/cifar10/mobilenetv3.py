@@ -6,8 +6,10 @@ tensors of unlike ranges. The stem halves the image at once, so that an epoch ta
 
 from torch import Tensor, nn
 
+Blocks = tuple[tuple[int, int, int, bool, bool, int], ...]
+
 #: of each block: kernel, hidden channels, outputs, whether it has a gate, whether it uses Hardswish, stride
-BLOCKS = (
+BLOCKS: Blocks = (
     (3, 32, 24, True, False, 1),
     (3, 64, 24, False, False, 1),
     (5, 72, 40, True, True, 2),
@@ -62,20 +64,22 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV3(nn.Module):
-    """A stem, the blocks of `BLOCKS`, a 1x1 convolution, a global average, and two linear layers."""
+    """A stem, the blocks, a 1x1 convolution to `last` channels, a global average, linear layers with `wide` between."""
 
-    def __init__(self, stem: int = 32, last: int = 320, classes: int = 10) -> None:
+    def __init__(
+        self, stem: int = 32, last: int = 320, wide: int = 320, classes: int = 10, blocks: Blocks = BLOCKS
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv_bn(3, stem, 3, stride=2), nn.Hardswish())
-        blocks: list[nn.Module] = []
+        parts: list[nn.Module] = []
         channels = stem
-        for kernel, hidden, outputs, gated, hardswish, stride in BLOCKS:
-            blocks.append(InvertedResidual(channels, kernel, hidden, outputs, gated, hardswish, stride))
+        for kernel, hidden, outputs, gated, hardswish, stride in blocks:
+            parts.append(InvertedResidual(channels, kernel, hidden, outputs, gated, hardswish, stride))
             channels = outputs
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*parts)
         self.head = nn.Sequential(conv_bn(channels, last, 1), nn.Hardswish())
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Linear(last, last), nn.Hardswish(), nn.Linear(last, classes))
+        self.classifier = nn.Sequential(nn.Linear(last, wide), nn.Hardswish(), nn.Linear(wide, classes))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of shape (N, classes) for prepared float32 images of shape (N, 3, 32, 32)."""

@@ -35,6 +35,14 @@ CIFAR10_NETWORKS = (
     ("efficientnet.py:EfficientNet", 335_010, 9_750_560),
     ("densenet.py:DenseNet", 260_458, 14_772_096),
 )
+#: factory, parameters of torchvision's network of that name
+ORIGINALS = (
+    ("mobilenetv2", 3_504_872),
+    ("mobilenetv3", 5_483_032),
+    ("efficientnet", 5_288_548),
+    ("densenet", 7_978_856),
+    ("resnet50", 25_557_032),
+)
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted(RECIPES.glob("*.yaml"))])
@@ -97,6 +105,12 @@ def test_the_networks_for_cifar10_have_the_size_that_the_readme_states(
     network = call_factory(RECIPES, f"cifar10/{factory}", {}).eval()
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert count_macs(network, [torch.zeros(1, 3, 32, 32)]) == macs
+
+
+@pytest.mark.parametrize(("name", "parameters"), ORIGINALS)
+def test_the_originals_of_the_benchmarks_have_the_size_that_is_published(name: str, parameters: int) -> None:
+    network = call_factory(ROOT / "benchmarks", f"imagenet.py:{name}", {})
+    assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(parameters, rel=0.001)
 
 
 @pytest.mark.parametrize("factory", [factory for factory, *_ in CIFAR10_NETWORKS])
