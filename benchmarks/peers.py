@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-ADAROUND_ITERATIONS = 2000
+ADAROUND_ITERATIONS = 1000
 
 
 def main() -> None:
