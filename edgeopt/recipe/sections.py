@@ -73,7 +73,7 @@ class ModelSection(Value):
     weights: RecipePath | None = Field(default=None, description=".safetensors, or a .pt/.pth/.th state dict")
     key: str | None = Field(default=None, description="where in the checkpoint the state dict lies")
     strip_prefix: str = Field(default="", description="taken off the front of every tensor name, such as `module.`")
-    onnx: RecipePath | None = Field(default=None, description="an ONNX file; no pruning or training then")
+    onnx: RecipePath | None = Field(default=None, description="an ONNX file; no pruning or fine-tuning then")
     inputs: dict[str, InputSection] = {}
     expect: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
         default={}, description="metric → what the original is known to reach on the validation split, in percent"
