@@ -110,6 +110,10 @@ def inline_identities(graph: onnx.ModelProto) -> None:
     graph.graph.node.extend(remaining)
 
 
+#: what turns operators between pairs into integer kernels
+FUSING = ("QDQSelectorActionTransformer", "QDQFinalCleanupTransformer", "QDQPropagationTransformer")
+
+
 def add_reduction(
     graph: onnx.ModelProto, operator: str, tensor: str, result: str, axes: Sequence[int], *, keep: bool = False
 ) -> None:
@@ -129,8 +133,13 @@ def add_reduction(
     graph.graph.output.append(onnx.helper.make_tensor_value_info(result, onnx.TensorProto.FLOAT, None))
 
 
-def make_session(graph: onnx.ModelProto | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+def make_session(
+    graph: onnx.ModelProto | bytes, threads: int = 1, *, as_written: bool = False
+) -> onnxruntime.InferenceSession:
     """A quiet ONNX Runtime session on the CPU, for passes that must know what a graph computes.
+
+    Args:
+        as_written: each pair rounds in float, and nothing saturates that the graph does not say.
 
     Raises:
         MissingError: ONNX Runtime is not installed.
@@ -147,7 +156,10 @@ def make_session(graph: onnx.ModelProto | bytes, threads: int = 1) -> onnxruntim
     content = graph if isinstance(graph, bytes) else graph.SerializeToString()
     try:
         return onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"], disabled_optimizers=TURNED_OFF
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=[*TURNED_OFF, *(FUSING if as_written else ())],
         )
     except Exception as error:  # the runtime's own exceptions have no base but Exception
         raise PassError(f"ONNX Runtime refuses the graph: {_first_line(error)}") from error

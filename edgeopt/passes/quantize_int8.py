@@ -15,7 +15,7 @@ from edgeopt import environment, files
 from edgeopt.context import AccuracyGoal, Context
 from edgeopt.data import Samples
 from edgeopt.errors import PassError
-from edgeopt.model import Facts, Form, Model, OnnxValue, QuantizationProfile, write_model
+from edgeopt.model import Facts, Form, Model, OnnxValue, write_model
 from edgeopt.passes import Pass, PassResult
 from edgeopt.quantization.technique import Technique
 
@@ -62,10 +62,6 @@ class QuantizeInt8(Technique, Pass):
     def lent(self) -> frozenset[str]:
         return super().lent() | (frozenset() if self.effort == "fast" else {"accuracy", "timer"})
 
-    def misfit(self, profile: QuantizationProfile) -> str:
-        shifts = not self.zero_shift or profile.zero_shift
-        return "" if shifts else f"`zero_shift` is for targets without zero points, and `{profile.name}` has them"
-
     def apply(self, model: Model, context: Context) -> PassResult:
         from edgeopt.onnx_graph import load_graph, save_graph
         from edgeopt.quantization.fold import fold
@@ -81,7 +77,8 @@ class QuantizeInt8(Technique, Pass):
         else:
             technique, made, climbed = self._climb(quantizing, model, context)
         require_legal(made.graph, context.profile)
-        fidelity = _compare(made, model, context.calibration.spread(COMPARED_SAMPLES))
+        some = context.calibration.spread(COMPARED_SAMPLES)
+        fidelity = _compare(made, model, some, as_written=quantizing.as_written)
         value = OnnxValue()
         save_graph(made.graph, context.folder / value.file)
         known = {"value": value, "ranges": made.scheme.activation_ranges(), "folder": context.folder}
@@ -101,9 +98,8 @@ class QuantizeInt8(Technique, Pass):
             hint = "give `data.tuning` or `data.training`, or more calibration images than its `samples`"
             raise PassError(f"`effort: {self.effort}` chooses on a tuning split, and there is none", hint)
         goal = context.accuracy or AccuracyGoal()
-        evaluation = Evaluation(
-            quantizing.graph, context.tuning.spread(TRIED_SAMPLES), model.inputs, goal, quantizing.threads
-        )
+        samples, threads, as_written = context.tuning.spread(TRIED_SAMPLES), quantizing.threads, quantizing.as_written
+        evaluation = Evaluation(quantizing.graph, samples, model.inputs, goal, threads, as_written=as_written)
         most = goal.max_drop_pp if self.effort == "auto" else None
         clock = _clock(model, context)
         ladder = Ladder(quantizing, evaluation, most, clock, context.checkpoints, context.progress)
@@ -218,14 +214,14 @@ def _describe_climb(ladder: Ladder, goal: AccuracyGoal) -> Facts:
         f"rung {number}: {rung.technique.describe()}": rung.describe() for number, rung in enumerate(ladder.rungs, 1)
     }
     most = "no budget" if ladder.most_pp is None else f"half of {ladder.most_pp:g} pp"
-    facts |= {f"{one.node} in float": one.describe() for one in ladder.sensitive[:TOLD_LAYERS]}
+    facts |= {f"`{one.node}` in float": one.describe() for one in ladder.sensitive[:TOLD_LAYERS]}
     for rung, ratio in ladder.curve():
         facts[f"{len(rung.technique.keep_float)} in float"] = f"{rung.loss.score:.2f} % at {ratio:.3f}× the time"
     facts["tuning"] = f"{judged} on {evaluation.images} images, float {evaluation.score:.2f} %, {most}"
     return facts
 
 
-def _compare(made: Quantized, model: Model, samples: Samples) -> float:
+def _compare(made: Quantized, model: Model, samples: Samples, *, as_written: bool) -> float:
     """SQNR of the worst output in dB.
 
     Raises:
@@ -237,7 +233,8 @@ def _compare(made: Quantized, model: Model, samples: Samples) -> float:
     from edgeopt.quantization.arithmetic import sqnr_db
     from edgeopt.quantization.calibration import stream_batches
 
-    sessions = [make_session(each, environment.cpu_cores()) for each in (made.exact, made.graph)]
+    cores = environment.cpu_cores()
+    sessions = [make_session(each, cores, as_written=as_written) for each in (made.exact, made.graph)]
     batches = list(stream_batches(samples, model.inputs))
     exact, coarse = (
         {

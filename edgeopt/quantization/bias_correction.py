@@ -12,6 +12,7 @@ closed form.)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ from edgeopt.quantization.calibration import Arrays
 from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import Weighted
 from edgeopt.quantization.scheme import Scheme
-from edgeopt.quantization.wiring import attribute, is_plain_gemm
+from edgeopt.quantization.wiring import Wiring, attribute, fresh_name, is_plain_gemm, names_of
 
 #: operators whose result has the channels on its second axis, and that take a bias
 CORRECTED = ("Conv", "ConvTranspose", "Gemm")
@@ -40,18 +41,28 @@ Errors = Mapping[str, NDArray[Any]]
 
 
 def add_biases(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """A new graph in which every convolution and plain Gemm with a constant weight has a bias, of zeros where new."""
+    """A new graph in which every convolution and plain Gemm with a constant weight has a bias of its own.
+
+    It is zero where there was none, and a copy where others read the same.
+    """
     biased = onnx.ModelProto()
     biased.CopyFrom(graph)
-    arrays = {tensor.name: tensor for tensor in biased.graph.initializer}
+    arrays, taken = {tensor.name: tensor for tensor in biased.graph.initializer}, names_of(biased.graph)
+    readers = Counter(name for node in biased.graph.node for name in node.input)
     for node in biased.graph.node:
-        bare = node.op_type in CORRECTED and (len(node.input) < 3 or not node.input[2])
-        plain = node.op_type != "Gemm" or is_plain_gemm(node)
-        if bare and plain and node.input[1] in arrays:
-            name = f"{node.name}_added_bias"
-            zeros = np.zeros(_channels(node, arrays[node.input[1]]), np.float32)
-            biased.graph.initializer.append(numpy_helper.from_array(zeros, name))
-            node.input[:] = [*node.input[:2], name]
+        weight = arrays.get(node.input[1]) if len(node.input) > 1 and node.op_type in CORRECTED else None
+        if weight is None or weight.data_type != onnx.TensorProto.FLOAT:
+            continue
+        bias = node.input[2] if len(node.input) > 2 else ""
+        if not bias and (node.op_type != "Gemm" or is_plain_gemm(node)):
+            values = np.zeros(_channels(node, weight), np.float32)
+        elif bias in arrays and readers[bias] > 1:
+            values = numpy_helper.to_array(arrays[bias])
+        else:
+            continue
+        name = fresh_name(f"{node.name}_added_bias", taken)
+        biased.graph.initializer.append(numpy_helper.from_array(values, name))
+        node.input[:] = [*node.input[:2], name]
     return biased
 
 
@@ -94,22 +105,29 @@ def _gates(graph: onnx.ModelProto) -> set[str]:
     A gate has one number for each image and channel. What moves its mean is a few images on which it moves far, and to
     move it on all the others is no cure: on an EfficientNet it cost 4 dB.
     """
-    pooled, makers, gates = set[str](), dict[str, onnx.NodeProto](), set[str]()
-    constants = {tensor.name for tensor in graph.graph.initializer}
-    for node in graph.graph.node:
-        read = [name for name in node.input if name and name not in constants]
+    pooled, makers, gates, wiring = set[str](), dict[str, onnx.NodeProto](), set[str](), Wiring(graph)
+    for node in wiring.nodes.values():
+        read = [name for name in node.input if wiring.is_activation(name)]  # a shape, say, is none
         whole = [name for name in read if name not in pooled]
-        if node.op_type == "GlobalAveragePool" or (read and not whole):
+        if _pools(node, wiring) or (read and not whole):
             pooled.update(node.output)
             makers |= dict.fromkeys(node.output, node)
         elif node.op_type == "Mul":
             waiting = [name for name in read if name in pooled]
             while waiting:
                 maker = makers[waiting.pop()]
-                if maker.name not in gates and maker.op_type != "GlobalAveragePool":
+                if maker.name not in gates and not _pools(maker, wiring):
                     waiting += [name for name in maker.input if name in pooled]
                 gates.add(maker.name)
     return gates
+
+
+def _pools(node: onnx.NodeProto, wiring: Wiring) -> bool:
+    """Whether the node leaves one number of each channel."""
+    if node.op_type != "ReduceMean":
+        return node.op_type == "GlobalAveragePool"
+    given = wiring.array(node.input[1]) if len(node.input) > 1 else attribute(node, "axes", None)
+    return given is not None and sorted(int(axis) % 4 for axis in given) == [2, 3]
 
 
 def _errors_in_turn(
@@ -126,7 +144,9 @@ def _errors_in_turn(
     ranks = {each.node: len(arrays[each.weight].dims) for each in layers}
     counts = {each.node: _channels(nodes[each.node], arrays[each.weight]) for each in layers}
     errors = {node: np.zeros((1, counts[node], *[1] * (rank - 2)), np.float32) for node, rank in ranks.items()}
-    session = make_session(_side_by_side(graph, insert_pairs(graph, scheme), ranks), threads)
+    # Integer kernels of this machine may saturate where those of the target do not.
+    joined = _side_by_side(graph, insert_pairs(graph, scheme), ranks)
+    session = make_session(joined, threads, as_written=True)
     for number, batch in enumerate(batches, 1):
         before = {f"{_BEFORE}{node}": error for node, error in errors.items()}
         share = {_SHARE: np.asarray(1 / number, np.float32)}

@@ -76,7 +76,9 @@ def observe(
     outputs = [_output(index, reduction) for reduction in _REDUCTIONS for index in range(len(names))]
     for batch in batches():
         reduced = _run(session, outputs, batch)
-        figures = np.stack([row.astype(np.float64) for row in reduced]).reshape(len(_REDUCTIONS), len(names), -1)
+        operators = np.repeat(_REDUCTIONS, len(names))
+        rows = [_per_sample(row, operator, _count(batch)) for row, operator in zip(reduced, operators, strict=True)]
+        figures = np.stack(rows).reshape(len(_REDUCTIONS), len(names), -1)
         _require_finite(figures, names)
         extremes.add(figures)
         on_batch(_count(batch))
@@ -88,6 +90,15 @@ def observe(
     if memo is not None:
         memo.put(parts, pack_seen(seen))
     return seen
+
+
+def _per_sample(row: NDArray[Any], reduction: str, samples: int) -> NDArray[np.float64]:
+    """(samples,) figures from those along the first axis of a tensor, which a Reshape or Transpose may have changed."""
+    apply = {"ReduceMin": np.minimum, "ReduceMax": np.maximum, "ReduceSum": np.add}[reduction]
+    wide = row.astype(np.float64)
+    if len(row) % samples:
+        return np.full(samples, apply.reduce(wide))
+    return np.asarray(apply.reduce(wide.reshape(samples, -1), axis=1))
 
 
 def clipped_share(

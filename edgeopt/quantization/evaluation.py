@@ -56,13 +56,26 @@ class Evaluation:
 
     def __init__(
         self, graph: onnx.ModelProto, samples: Samples, inputs: tuple[TensorSpec, ...], goal: AccuracyGoal,
-        threads: int = 1,
+        threads: int = 1, *, as_written: bool = False,
     ) -> None:  # fmt: skip
+        """
+        Args:
+            as_written: compute each pair in float: see `make_session`.
+
+        Raises:
+            PassError: there are no labels, and the outputs are no scores of classes, of which the highest could agree.
+        """
         self._samples, self._inputs, self._goal, self._threads = samples, inputs, goal, threads
+        self._as_written = as_written
         self._metric = metrics.get(goal.metric, goal.root)
         self._labelled = samples.labels() is not None
         self._exact = [outputs for outputs, _ in self._run(graph)]
-        self.score = 100.0
+        self.score, first = 100.0, next(iter(self._exact[0].values()))
+        scores = first.dtype.kind == "f" and first[0].size > 1
+        self._classifies = self._metric.classification and scores
+        if not self._labelled and not scores:
+            what = "without labels, techniques are chosen by how often the highest score agrees, and there are none"
+            raise PassError(what, "give labels, or choose the options of `quantize_int8` by hand")
         if self._labelled:
             self.score = self._score(zip(self._exact, self._labels(), strict=True))
 
@@ -77,7 +90,8 @@ class Evaluation:
 
     def with_fewer(self, graph: onnx.ModelProto, images: int) -> Evaluation:
         """The same of so many of the samples, for what needs no labels to be precise; `graph` is the float network."""
-        return Evaluation(graph, self._samples.spread(images), self._inputs, self._goal, self._threads)
+        samples = self._samples.spread(images)
+        return Evaluation(graph, samples, self._inputs, self._goal, self._threads, as_written=self._as_written)
 
     def loss_of(self, graph: onnx.ModelProto) -> Loss:
         """What the quantized `graph` loses.
@@ -86,30 +100,24 @@ class Evaluation:
             PassError: it yields values that are not finite.
         """
         pairs, signal, noise, divergence = [], 0.0, 0.0, 0.0
-        agreed, total, classifies = 0, 0, True
+        agreed = total = 0
         for exact, (outputs, labels) in zip(self._exact, self._run(graph), strict=True):
             _require_finite(outputs)
             for name, array in exact.items():
-                signal += float(np.square(array, dtype=np.float64).sum())
-                noise += float(np.square(array - outputs[name], dtype=np.float64).sum())
+                wide = array.astype(np.float64)  # whatever type it has: bool and unsigned cannot be subtracted
+                signal += float(np.square(wide).sum())
+                noise += float(np.square(wide - outputs[name]).sum())
             first = next(iter(exact))
-            same = exact[first].reshape(len(exact[first]), -1).argmax(1) == (
-                outputs[first].reshape(len(outputs[first]), -1).argmax(1)
-            )
-            agreed, total, classifies = agreed + int(same.sum()), total + len(same), exact[first].ndim == 2
-            divergence += _divergence(exact[first], outputs[first]) if classifies else 0.0
+            fine, coarse = (each[first].reshape(len(each[first]), -1) for each in (exact, outputs))
+            agreed, total = agreed + int((fine.argmax(1) == coarse.argmax(1)).sum()), total + len(fine)
+            divergence += _divergence(fine, coarse) if self._classifies else 0.0
             pairs.append((outputs, labels))
         share = 100.0 * agreed / total
         score = self._score(iter(pairs)) if self._labelled else share
         ratio = SQNR_LIMIT_DB if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
-        changed = 100.0 - share if self._labelled and classifies else None
-        return Loss(
-            self.score - score,
-            score,
-            float(min(SQNR_LIMIT_DB, ratio)),
-            changed,
-            divergence / total if classifies else None,
-        )
+        changed = 100.0 - share if self._labelled and self._classifies else None
+        moved = divergence / total if self._classifies else None
+        return Loss(self.score - score, score, float(min(SQNR_LIMIT_DB, ratio)), changed, moved)
 
     def _labels(self) -> Iterator[np.ndarray]:
         for batch in self._samples.batches(self._size):
@@ -122,7 +130,7 @@ class Evaluation:
         return first if isinstance(first, int) else BATCH_SIZE
 
     def _run(self, graph: onnx.ModelProto) -> Iterator[tuple[Arrays, np.ndarray | None]]:
-        session = make_session(graph, self._threads)
+        session = make_session(graph, self._threads, as_written=self._as_written)
         for batch in self._samples.batches(self._size):
             count = len(batch.indices)
             rows = np.minimum(np.arange(self._size), count - 1) if count < self._size else np.arange(count)

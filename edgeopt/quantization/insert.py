@@ -19,7 +19,7 @@ from edgeopt.quantization.arithmetic import Quantizer, bias_quantizer
 from edgeopt.quantization.fold import remove_unused_initializers
 from edgeopt.quantization.placement import Pair, Weighted
 from edgeopt.quantization.scheme import Scheme
-from edgeopt.quantization.wiring import attribute
+from edgeopt.quantization.wiring import attribute, fresh_name, names_of
 
 
 def insert_pairs(graph: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProto:
@@ -37,7 +37,7 @@ class _Inserter:
     def __init__(self, graph: onnx.GraphProto, scheme: Scheme) -> None:
         self.graph, self.scheme, placement = graph, scheme, scheme.placement
         self.arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-        self.taken = {*self.arrays, *(name for node in graph.node for name in (node.name, *node.input, *node.output))}
+        self.taken = names_of(graph)
         pairs = (*placement.pairs, *placement.requantized)
         self.pairs: defaultdict[str, list[Pair]] = defaultdict(list)
         for pair in pairs:
@@ -148,10 +148,4 @@ class _Inserter:
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
 
     def _fresh(self, name: str) -> str:
-        """`name`, or the first of `name_2`, `name_3` … that the graph does not have."""
-        count, free = 1, name
-        while free in self.taken:
-            count += 1
-            free = f"{name}_{count}"
-        self.taken.add(free)
-        return free
+        return fresh_name(name, self.taken)

@@ -79,6 +79,8 @@ class Ladder:
 
     def _keep_some(self, best: Rung) -> Rung:
         """The fewest layers in float, the most worthwhile first, with which the budget is met."""
+        if len(self.quantizing.weighted(best.technique)) < 2:
+            return best
         self.sensitive = rank_layers(self.quantizing, self.evaluation, best.technique, self.clock)
         # One at least has to stay in integers: all in float is what stands beside this candidate anyway.
         most = min(len(self.sensitive), len(self.quantizing.weighted(best.technique)) - 1)
@@ -112,7 +114,9 @@ class Ladder:
             return []
         kept = {one.node for one in self.sensitive}
         mixed = [rung for rung in self.rungs if kept & set(rung.technique.keep_float)]
-        plain = mixed[0].technique.keep_float if mixed else ()
+        if not mixed:
+            return []
+        plain = mixed[0].technique.keep_float
         base = mixed[0].technique.model_copy(update={"keep_float": tuple(n for n in plain if n not in kept)})
         along = [*(rung for rung in self.rungs if rung.technique == base), *mixed]
         times = self.clock([self.quantizing.run(_placed(rung.technique)).graph for rung in along])

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from edgeopt import environment
 from edgeopt.context import Memo
 from edgeopt.errors import PassError
 from edgeopt.model import QuantizationProfile
@@ -42,7 +43,7 @@ class Quantized:
 
     Attributes:
         graph: with pairs.
-        exact: the float graph that they were put into.
+        exact: the float graph that they were put into, before its biases were corrected.
         seen: what was observed of each tensor that has a pair.
         equalized: how many pairs of layers were.
         shifted: how many tensors were moved around zero.
@@ -85,6 +86,8 @@ class Quantizing:
         Raises:
             PassError: it has nothing to quantize, or a value is not finite.
         """
+        if misfit := technique.misfit(self.profile):
+            raise PassError(misfit)
         graph, equalized = equalize(self.graph) if technique.equalize else (self.graph, 0)
         if technique.adaround or technique.bias_correction != "none" or technique.zero_shift:
             graph = add_biases(graph)
@@ -99,9 +102,14 @@ class Quantizing:
         scheme = make_scheme(graph, placement, ranges, self.profile, technique.weight_method)
         if technique.adaround:
             scheme = replace(scheme, integers=self._round(graph, scheme, technique.adaround))
-        if technique.bias_correction != "none":
-            graph = self._correct(graph, scheme, full=technique.bias_correction == "full")
-        return Quantized(insert_pairs(graph, scheme), graph, scheme, seen, equalized, shifted)
+        full, none = technique.bias_correction == "full", technique.bias_correction == "none"
+        corrected = graph if none else self._correct(graph, scheme, full=full)
+        return Quantized(insert_pairs(corrected, scheme), graph, scheme, seen, equalized, shifted)
+
+    @property
+    def as_written(self) -> bool:
+        """Whether this machine's integer kernels may saturate where the target's do not: its weights have 8 bits."""
+        return self.profile.weight_bits > 7 and not environment.has_integer_dot_product()
 
     def weighted(self, technique: Technique) -> list[str]:
         """The nodes that would compute in integers with weights."""
@@ -109,8 +117,6 @@ class Quantizing:
         return [each.node for each in placement.weighted]
 
     def _shift(self, graph: onnx.ModelProto, placement: Placement) -> tuple[onnx.ModelProto, int]:
-        if not self.profile.zero_shift:
-            raise PassError(f"`zero_shift` is for targets without zero points, and `{self.profile.name}` has them")
         seen = self._observe(graph, placement, 0)
         return shift_zeros(graph, placement, {tensor: one.range for tensor, one in seen.items()})
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from edgeopt.errors import EdgeoptError
-from edgeopt.model import Value
+from edgeopt.model import QuantizationProfile, Value
 from edgeopt.quantization.calibrators import make_calibrator
 
 Correction = Literal["none", "fast", "full"]
@@ -44,6 +44,11 @@ class Technique(Value):
         except EdgeoptError as error:
             raise ValueError(f"{error.message}; {error.hint}") from error
         return method
+
+    def misfit(self, profile: QuantizationProfile) -> str:
+        """What of it the profile of a target cannot express, in a sentence; empty where nothing."""
+        shifts = not self.zero_shift or profile.zero_shift
+        return "" if shifts else f"`zero_shift` is for targets without zero points, and `{profile.name}` has them"
 
     @property
     def calibrator(self) -> str:

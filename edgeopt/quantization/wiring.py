@@ -76,6 +76,22 @@ class Wiring:
         return (gate, product) if self.sole_reader(gate.output[0]) is product else ()
 
 
+def names_of(graph: onnx.GraphProto) -> set[str]:
+    """All names of tensors and nodes."""
+    inner = (name for node in graph.node for name in (node.name, *node.input, *node.output))
+    return {*(tensor.name for tensor in graph.initializer), *(value.name for value in graph.input), *inner}
+
+
+def fresh_name(name: str, taken: set[str]) -> str:
+    """`name`, or the first of `name_2`, `name_3` … that is not taken; it is from now on."""
+    count, free = 1, name
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    taken.add(free)
+    return free
+
+
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """The value of a node's attribute, or the default."""
     for each in node.attribute:

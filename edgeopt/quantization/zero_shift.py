@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from edgeopt.quantization.arithmetic import Range
 from edgeopt.quantization.placement import Placement
-from edgeopt.quantization.wiring import Wiring, attribute
+from edgeopt.quantization.wiring import Wiring, attribute, fresh_name, names_of
 
 #: a subtraction for each tensor is worth it where steps become finer by this factor
 LEAST_GAIN = 1.5
@@ -34,30 +34,28 @@ def shift_zeros(
     """
     shifted, wiring = onnx.ModelProto(), Wiring(graph)
     shifted.CopyFrom(graph)
-    nodes = {node.name: node for node in shifted.graph.node}
+    nodes, taken = {node.name: node for node in shifted.graph.node}, names_of(shifted.graph)
     weighted = {each.node: each.weight for each in placement.weighted}
     found = [pair.tensor for pair in placement.pairs if _can_shift(wiring, pair.tensor, weighted)]
     chosen = [tensor for tensor in found if _gain(ranges[tensor]) >= LEAST_GAIN]
+    made = {}
     for tensor in chosen:
+        named = [fresh_name(f"{tensor}_{each}", taken) for each in ("zero", "shifted", "shift")]
+        made[tensor] = onnx.helper.make_node("Sub", [tensor, named[0]], [named[1]], name=named[2])
         zero = np.asarray((ranges[tensor].low + ranges[tensor].high) / 2, np.float32)
-        shifted.graph.initializer.append(numpy_helper.from_array(zero, f"{tensor}_zero"))
+        shifted.graph.initializer.append(numpy_helper.from_array(zero, named[0]))
         for reader in wiring.readers[tensor]:
             node = nodes[reader.name]
-            node.input[0] = f"{tensor}_shifted"
+            node.input[0] = named[1]
             bias = _given_back(wiring, reader, float(zero))
-            node.input[2] = f"{node.name}_shifted_bias"
+            node.input[2] = fresh_name(f"{node.name}_shifted_bias", taken)
             shifted.graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))
-    _subtract(shifted.graph, chosen, wiring)
+    _add_behind(shifted.graph, made, wiring)
     return shifted, len(chosen)
 
 
-def _subtract(graph: onnx.GraphProto, tensors: list[str], wiring: Wiring) -> None:
-    """Add the subtractions, each right behind what makes its tensor."""
-    made = {
-        tensor: onnx.helper.make_node("Sub", [tensor, f"{tensor}_zero"], [f"{tensor}_shifted"]) for tensor in tensors
-    }
-    for tensor, node in made.items():
-        node.name = f"{tensor}_shift"
+def _add_behind(graph: onnx.GraphProto, made: Mapping[str, onnx.NodeProto], wiring: Wiring) -> None:
+    """Add each node right behind what makes its tensor."""
     nodes = [made[name] for name in wiring.inputs if name in made]
     for node in graph.node:
         nodes += [node, *(made[name] for name in node.output if name in made)]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgeopt import registry
 from edgeopt.errors import UsageError, did_you_mean
-from edgeopt.model import canonical_json
+from edgeopt.model import QuantizationProfile, canonical_json
 from edgeopt.recipe.budgets import Budgets
 from edgeopt.recipe.describe import describe_errors
 from edgeopt.recipe.document import Document, Location
@@ -196,8 +196,16 @@ def _check_profiles(document: Document, recipe: Recipe, index: int, variant: str
                 document.fault(
                     ("targets", index, "backends", position), what, "give it a variant without, or leave it out"
                 )
-            elif misfit := found(**step.options).misfit(profile):
+            elif misfit := _misfit(found, step.options, profile):
                 document.fault((*where, step.name), misfit)
+
+
+def _misfit(found: Any, options: dict[str, Any], profile: QuantizationProfile) -> str:
+    """What a pass with these options asks of a profile that has no word for it."""
+    try:
+        return str(found.model_validate_json(canonical_json(options), strict=True).misfit(profile))
+    except ValidationError:
+        return ""  # a fault of the options
 
 
 def _step_locations(recipe: Recipe, index: int, variant: str) -> list[Location]:

@@ -55,4 +55,4 @@ def test_the_layer_to_blame_stays_in_float_and_the_report_shows_what_that_costs(
     assert list(curve) == ["0 in float", "1 in float"]
     assert re.fullmatch(r"[\d.]+ % at 1\.000× the time", curve["0 in float"])
     assert re.fullmatch(r"100\.00 % at [\d.]+× the time", curve["1 in float"])
-    assert re.fullmatch(r"-[\d.]+ % noise, -[\d.]+ % loss, [+-][\d.]+ % time", facts["Conv_2 in float"])
+    assert re.fullmatch(r"-[\d.]+ % noise, -[\d.]+ % loss, [+-][\d.]+ % time", facts["`Conv_2` in float"])

@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
+from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
 from edgeopt.model import QuantizationProfile
 from edgeopt.onnx_graph import make_session, run_session
-from edgeopt.quantization.bias_correction import add_biases, correct_biases
+from edgeopt.quantization.bias_correction import _gates, add_biases, correct_biases
 from edgeopt.quantization.calibration import Arrays, collect_minmax
 from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import make_placement
@@ -104,6 +105,74 @@ def test_one_run_corrects_as_going_from_layer_to_layer_does(
         for each in scheme.placement.weighted:
             found, wanted, start = (bias_of(one, each.bias) for one in (graph, slow, biased))
             assert np.abs(found - wanted).max() <= tolerance * max(5e-3, np.abs(wanted - start).max()), each.node
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_bias_that_others_read_too_is_corrected_for_each_alone(
+    full: bool, make_graph: Make, profile: QuantizationProfile
+) -> None:
+    """As exporters write it for equal ones; what else reads it goes on to read what it was."""
+    steps = np.random.default_rng(0).integers(-20, 20, (3, 8, 8, 1, 1)) + 0.53
+    steps[:, :, 0] = 64
+    w, v, u = (steps / 256).astype(np.float32)
+    body = (
+        "c = Conv (x, w, b) r = Relu (c) d = Conv (r, v, b) s = Relu (d) e = Conv (s, u, b) "
+        "q = Reshape (b, to) y = Mul (e, q)"
+    )
+    arrays = {"w": w[:, :3], "v": v, "u": u, "b": np.full(8, 0.5, np.float32), "to": np.array([1, 8, 1, 1])}
+    graph = add_biases(make_graph(body, **arrays))
+    exact, scheme = run(graph), scheme_of(graph, profile)
+    before, after = (
+        np.square(run(insert_pairs(each, scheme)) - exact).mean()
+        for each in (graph, correct_biases(graph, scheme, batches(), full=full))
+    )
+    assert after < 0.2 * before
+
+
+def test_names_that_the_graph_has_already_are_not_given_again(make_graph: Make, weights: Make) -> None:
+    body = "c = Conv (x, w) c_added_bias = Relu (c) y = Conv (c_added_bias, v)"
+    graph = make_graph(body, w=weights(4, 3, 1, 1), v=weights(4, 4, 1, 1))
+    np.testing.assert_array_equal(run(add_biases(graph)), run(graph))
+
+
+def test_a_layer_of_another_type_has_no_bias_added(make_graph: Make, weights: Make) -> None:
+    body = (
+        "c = Conv (x, w) g = GlobalAveragePool (c) f = Flatten (g) k = Cast <to = 11> (f) m = Gemm (k, z) "
+        "y = Cast <to = 1> (m)"
+    )
+    graph = make_graph(body, w=weights(4, 3, 1, 1), z=weights(4, 2).astype(np.float64))
+    np.testing.assert_array_equal(run(add_biases(graph)), run(graph))
+
+
+def test_what_only_this_machine_saturates_is_not_corrected(make_graph: Make, weights: Make) -> None:
+    """8-bit weights, as for arm or VNNI: sums of pairs of products overflow in a Gemm on a CPU without."""
+    arm = OnnxruntimeCpu().profile(["asimd"])
+    body = "g = GlobalAveragePool (x) f = Flatten (g) d = Gemm (f, w, b) r = Relu (d) y = Gemm (r, v, k)"
+    arrays = {"w": np.abs(weights(3, 32)), "v": np.abs(weights(32, 32, seed=1)), "b": weights(32), "k": weights(32)}
+    graph = make_graph(body, **arrays)
+    scheme, exact = scheme_of(graph, arm), run(graph)
+    errors = []
+    for full in (False, True):
+        quantized = insert_pairs(correct_biases(graph, scheme, batches(), full=full), scheme)
+        made = run_session(make_session(quantized, as_written=True), {"x": IMAGES})["y"]
+        errors.append(np.square(made - exact).mean())
+    assert errors[1] < 2 * errors[0]
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        "g = ReduceMean <axes = [2, 3], keepdims = 1> (c) r = Conv (g, w2, b2) e = Conv (r, w3, b3) s = Sigmoid (e)",
+        "p = GlobalAveragePool (c) n = Shape (c) t = Expand (p, n) r = Conv (p, w2, b2) e = Conv (r, w3, b3) "
+        "q = Sigmoid (e) s = Expand (q, n)",
+    ],
+)
+def test_gates_are_found_however_they_are_spelt(spelt: str, make_graph: Make, weights: Make) -> None:
+    body = f"c = Conv (x, w1, b1) {spelt} m = Mul (c, s) y = Conv (m, w4, b4)"
+    shapes = {"w1": (8, 3, 1, 1), "w2": (2, 8, 1, 1), "w3": (8, 2, 1, 1), "w4": (8, 8, 1, 1)}
+    arrays = {name: weights(*shape) for name, shape in shapes.items()}
+    graph = make_graph(body, **arrays, **{f"b{at}": weights(shape[0]) for at, shape in enumerate(shapes.values(), 1)})
+    assert _gates(graph) & {"c", "r", "e", "y"} == {"r", "e"}
 
 
 def test_gates_are_left_alone(make_graph: Make, weights: Make, profile: QuantizationProfile) -> None:

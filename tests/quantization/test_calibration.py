@@ -201,3 +201,12 @@ def test_what_was_seen_is_kept_for_the_same_graph_and_data_and_for_no_other(
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(AssertionError, match="not asked for again"):
         observe(network, ["x", "a"], nothing, bins=64, memo=memo)
+
+
+def test_a_tensor_whose_first_axis_is_not_the_batch_is_observed(make_graph: Make, weights: Make) -> None:
+    body = "t = Transpose <perm = [0, 2, 3, 1]> (x) m = Reshape (t, to) y = MatMul (m, w)"
+    graph = make_graph(body, to=np.array([-1, 3]), w=weights(3, 2))
+    images = np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
+    given = [{"x": images[:4]}, {"x": images[4:]}]
+    found = collect_minmax(graph, ["m"], given)["m"]
+    assert (found.low, found.high) == (images.min(), images.max())

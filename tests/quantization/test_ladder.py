@@ -14,6 +14,7 @@ import pytest
 from edgeopt.context import AccuracyGoal, Checkpoints
 from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
+from edgeopt.errors import PassError
 from edgeopt.model import QuantizationProfile
 from edgeopt.onnx_graph import input_specs, make_session, run_session
 from edgeopt.quantization import ladder
@@ -148,6 +149,34 @@ def spoiled(make_graph: Make, weights: Make) -> onnx.ModelProto:
         run_session(make_session(make_graph(body, **given, b=np.zeros(4, np.float32))), {"x": IMAGES})["y"], 0
     )
     return make_graph(body, **given, b=-middle)  # so that all four classes are seen
+
+
+def test_a_network_of_one_layer_is_not_left_without_any(
+    make_graph: Make, weights: Make, profile: QuantizationProfile, tmp_path: Path
+) -> None:
+    graph = make_graph("c = Conv (x, w) g = GlobalAveragePool (c) y = Flatten (g)", w=weights(4, 3, 1, 1))
+    climb = ladder_of(graph, profile, tmp_path, -200.0, clock=lambda graphs: [1.0] * len(graphs))
+    assert climb.climb(Technique()).technique.keep_float == ()
+    assert climb.curve() == []
+
+
+def test_outputs_that_are_no_classes_are_compared_by_the_metric(
+    make_graph: Make, weights: Make, tmp_path: Path
+) -> None:
+    """One number for each image: its highest never changes."""
+    graph = make_graph("c = Conv (x, w) g = GlobalAveragePool (c) y = Flatten (g)", w=weights(1, 3, 1, 1))
+    (tmp_path / "own.py").write_text(
+        "def near(outputs, labels):\n    return (abs(next(iter(outputs.values()))[:, 0]) < 5).astype(float)\n"
+    )
+    np.savez(tmp_path / "tuning.npz", x=IMAGES, labels=np.zeros(len(IMAGES), np.int64))
+    samples = Samples("npz", tmp_path / "tuning.npz", ("x",), Preprocess())
+    far = make_graph("c = Conv (x, w) g = GlobalAveragePool (c) y = Flatten (g)", w=100 * weights(1, 3, 1, 1))
+    loss = Evaluation(graph, samples, input_specs(graph), AccuracyGoal("own.py:near", 1.0, tmp_path)).loss_of(far)
+    assert loss.drop_pp > 50
+    assert (loss.changed, loss.divergence) == (None, None)
+    np.savez(tmp_path / "tuning.npz", x=IMAGES)
+    with pytest.raises(PassError, match="techniques are chosen by how often the highest score agrees"):
+        Evaluation(graph, samples, input_specs(graph), AccuracyGoal())
 
 
 PER_TENSOR = Technique(per_channel=False)

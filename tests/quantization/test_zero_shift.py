@@ -88,6 +88,14 @@ def test_what_would_compute_something_else_is_let_alone(body: str, why: str, mak
     assert shifted(graph) == {"x"}, why
 
 
+def test_names_that_the_graph_has_already_are_not_given_again(make_graph: Make, weights: Make) -> None:
+    body = "c = Conv (x, w) x_shifted = Relu (c) d = Conv (x_shifted, v) x_zero = Relu (d) y = Conv (x_zero, v)"
+    graph = make_graph(body, w=weights(4, 3, 1, 1), v=weights(4, 4, 1, 1))
+    moved, count = shift(graph)
+    assert count == 3
+    np.testing.assert_allclose(run(moved)["y"], run(graph)["y"], rtol=1e-4, atol=1e-4)
+
+
 def test_a_target_with_zero_points_refuses(one_sided: onnx.ModelProto, profile: QuantizationProfile) -> None:
     with pytest.raises(PassError, match="`zero_shift` is for targets without zero points, and `cpu` has them"):
         Quantizing(fold(one_sided), profile, draw, 64).run(Technique(zero_shift=True))

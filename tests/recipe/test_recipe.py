@@ -216,6 +216,11 @@ def test_what_a_backend_cannot_express_is_told_at_the_pass(
     assert fault.startswith("17:16: `onnxruntime_cpu` runs no integers, and variant `int8` has `quantize_int8`; ")
 
 
+def test_a_wrong_option_is_told_once_and_not_asked_for_its_profile(write: Write, faults_of: FaultsOf) -> None:
+    (fault,) = faults_of(write("quantize_int8: {}", "quantize_int8: {effort: nonsense, zero_shift: true}"))
+    assert "`effort` should be" in fault
+
+
 def test_two_targets_of_one_name_are_refused(write: Write, faults_of: FaultsOf) -> None:
     second = "  - {name: x86, backends: [onnxruntime_cpu]}\nbudgets:"
     assert faults_of(write("budgets:", second)) == ["21:12: two targets are called `x86`"]
