@@ -35,9 +35,7 @@ PEERS = ("quantize_static", "nncf", "nncf_full", "aimet")
 ASKED: dict[str, dict[str, Any]] = {
     OURS: {},
     f"{OURS}, bias correction": {"bias_correction": "full"},
-    f"{OURS}, percentile and correction": {
-        "method": "percentile", "weight_method": "mse", "bias_correction": "full",
-    },
+    f"{OURS}, percentile and correction": {"method": "percentile", "bias_correction": "full"},
     f"{OURS}, auto": {"effort": "auto"},
 }  # fmt: skip
 MOST_DROP_PP = 1.0

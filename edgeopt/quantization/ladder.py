@@ -1,13 +1,14 @@
 """The ladder: techniques, the cheapest first, climbed until the accuracy budget is met on the tuning split.
 
 Each rung adds to the best technique so far, and stands only where it loses less or meets the budget: what does not help
-a network is not done to it. The rungs are min-max, finer ranges (MSE or a percentile, MSE weights), equalization,
+a network is not done to it. The rungs are min-max, finer ranges (a percentile or MSE, MSE weights), equalization,
 shifted zeros where the target has none, full bias correction, AdaRound, and at last layers in float, which costs time
 on the target (`mixed`).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -168,8 +169,8 @@ def _best(rungs: Sequence[Rung]) -> Rung:
 
 
 def _finer_ranges(best: Technique, profile: QuantizationProfile) -> Iterator[Technique]:
-    for method in ("mse", "percentile"):
-        yield best.model_copy(update={"method": method, "weight_method": "mse"})
+    for method, weight_method in itertools.product(("percentile", "mse"), ("minmax", "mse")):
+        yield best.model_copy(update={"method": method, "weight_method": weight_method})
 
 
 def _equalized(best: Technique, profile: QuantizationProfile) -> Iterator[Technique]:
