@@ -21,9 +21,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeopt.errors import PassError
 from edgeopt.onnx_graph import add_reduction, make_session
-from edgeopt.quantization.calibration import Arrays
+from edgeopt.quantization.calibration import Arrays, count_of, run_batch
 from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import Weighted
 from edgeopt.quantization.scheme import Scheme
@@ -149,10 +148,10 @@ def _errors_in_turn(
     session = make_session(joined, threads, as_written=True)
     for number, batch in enumerate(batches, 1):
         before = {f"{_BEFORE}{node}": error for node, error in errors.items()}
-        share = {_SHARE: np.asarray(1 / number, np.float32)}
-        found = _run(session, [f"{_ERROR}{node}" for node in errors], {**batch, **before, **share}, batch)
+        before[_SHARE] = np.asarray(1 / number, np.float32)
+        found = run_batch(session, [f"{_ERROR}{node}" for node in errors], batch, **before)
         errors = dict(zip(errors, found, strict=True))
-        on_batch(_count(batch))
+        on_batch(count_of(batch))
     return errors
 
 
@@ -230,23 +229,11 @@ def _errors_alone(
     names, samples = [each.node for each in layers], 0
     totals: list[Any] = [0.0] * len(names)
     for batch in batches:
-        found = _run(session, [f"{_ERROR}{name}" for name in names], batch, batch)
-        totals = [total + _count(batch) * mean.astype(np.float64) for total, mean in zip(totals, found, strict=True)]
-        samples += _count(batch)
-        on_batch(_count(batch))
+        found = run_batch(session, [f"{_ERROR}{name}" for name in names], batch)
+        totals = [total + count_of(batch) * mean.astype(np.float64) for total, mean in zip(totals, found, strict=True)]
+        samples += count_of(batch)
+        on_batch(count_of(batch))
     return {name: total / samples for name, total in zip(names, totals, strict=True)}
-
-
-def _run(session: Any, outputs: list[str], inputs: Arrays, batch: Arrays) -> list[NDArray[Any]]:
-    try:
-        found: list[NDArray[Any]] = session.run(outputs, inputs)
-    except Exception as error:  # the runtime's own exceptions have no base but Exception
-        raise PassError(f"the network does not run on {_count(batch)} calibration samples: {error}") from error
-    return found
-
-
-def _count(batch: Arrays) -> int:
-    return len(next(iter(batch.values())))
 
 
 def _channels(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:

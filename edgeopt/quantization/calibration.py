@@ -75,13 +75,13 @@ def observe(
     session = make_session(_with_reductions(graph, names), threads)
     outputs = [_output(index, reduction) for reduction in _REDUCTIONS for index in range(len(names))]
     for batch in batches():
-        reduced = _run(session, outputs, batch)
+        reduced = run_batch(session, outputs, batch)
         operators = np.repeat(_REDUCTIONS, len(names))
-        rows = [_per_sample(row, operator, _count(batch)) for row, operator in zip(reduced, operators, strict=True)]
+        rows = [_per_sample(row, operator, count_of(batch)) for row, operator in zip(reduced, operators, strict=True)]
         figures = np.stack(rows).reshape(len(_REDUCTIONS), len(names), -1)
         _require_finite(figures, names)
         extremes.add(figures)
-        on_batch(_count(batch))
+        on_batch(count_of(batch))
     if not extremes.samples:
         raise PassError("there are no calibration samples", "give `data: calibration:` at least 100")
     seen = extremes.result()
@@ -114,7 +114,7 @@ def clipped_share(
     inner = [name for name in names if name not in {value.name for value in graph.graph.input}]
     beyond = total = 0
     for batch in batches:
-        values = dict(zip(inner, _run(session, inner, batch), strict=True)) | batch
+        values = dict(zip(inner, run_batch(session, inner, batch), strict=True)) | batch
         for name, (low, high) in ends.items():
             beyond += int(np.count_nonzero((values[name] < low) | (values[name] > high)))
             total += values[name].size
@@ -151,14 +151,14 @@ def _count_values(
     inner = [name for name in names if name not in {value.name for value in graph.graph.input}]
     for batch in batches():
         # One sample at a time: what leaves the graph is all of its activations.
-        for at in range(_count(batch)):
+        for at in range(count_of(batch)):
             sample = {name: array[at : at + 1] for name, array in batch.items()} if _is_free(graph) else batch
-            values = dict(zip(inner, _run(session, inner, sample), strict=True)) | sample
+            values = dict(zip(inner, run_batch(session, inner, sample), strict=True)) | sample
             for name in names:
                 counts[name] += _histogram(values[name], seen[name], bins)
             if not _is_free(graph):
                 break
-        on_batch(_count(batch))
+        on_batch(count_of(batch))
     return {name: replace(one, counts=counts[name]) for name, one in seen.items()}
 
 
@@ -177,17 +177,23 @@ def _is_free(graph: onnx.ModelProto) -> bool:
     return not any(shape.dim and shape.dim[0].HasField("dim_value") for shape in shapes)
 
 
-def _run(session: Any, outputs: Sequence[str], batch: Arrays) -> list[NDArray[Any]]:
+def run_batch(session: Any, outputs: Sequence[str], batch: Arrays, **others: NDArray[Any]) -> list[NDArray[Any]]:
+    """These outputs of a session for a batch of samples, and other inputs that it has.
+
+    Raises:
+        PassError: the network does not run on it.
+    """
     if not outputs:
         return []
     try:
-        found: list[NDArray[Any]] = session.run(list(outputs), batch)
+        found: list[NDArray[Any]] = session.run(list(outputs), {**batch, **others})
     except Exception as error:  # the runtime's own exceptions have no base but Exception
-        raise PassError(f"the float network does not run on {_count(batch)} calibration samples: {error}") from error
+        raise PassError(f"the network does not run on {count_of(batch)} calibration samples: {error}") from error
     return found
 
 
-def _count(batch: Arrays) -> int:
+def count_of(batch: Arrays) -> int:
+    """How many samples a batch has."""
     return len(next(iter(batch.values())))
 
 
