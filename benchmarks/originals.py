@@ -75,7 +75,8 @@ def _export(name: str, folder: Path) -> Model:
 def _settle(network: nn.Module) -> None:
     """Make random weights like learned ones: each channel has a mean, a width and factors of its own.
 
-    Fresh normalization would leave channels alike, and let values grow or vanish with the depth.
+    Fresh normalization would leave channels alike, and let values grow or vanish with the depth. It sees noise as well,
+    with which an export is compared: what was never seen can grow a thousandfold from block to block.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -86,7 +87,7 @@ def _settle(network: nn.Module) -> None:
             module.momentum = None  # running statistics are then the average over all batches
     network.train()
     for _ in range(4):
-        network(_smooth_images())
+        network(torch.cat([_smooth_images(), torch.randn(BATCH, 3, SIDE, SIDE)]))
     network.eval()
 
 

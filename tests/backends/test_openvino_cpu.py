@@ -250,6 +250,17 @@ def test_all_convolutions_run_in_integers_but_those_that_are_kept_in_float(onnx_
         assert set(found) <= {"u8", "i8", "f32"}
 
 
+def test_what_only_floats_are_made_of_has_no_pair(architecture: Callable[[str], Model], tmp_path: Path) -> None:
+    """A pair between a convolution and a concatenation in float would be two conversions for nothing."""
+    model = ExportOnnx()(architecture("make_concatenated"), Context(folder=tmp_path / "float")).model
+    quantized, _ = quantize(model, tmp_path)
+    nodes = onnx_graph.load_graph(quantized.path).graph.node
+    dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    joins = [node for node in nodes if node.op_type == "Concat"]
+    assert joins and dequantized
+    assert not any(dequantized & {*node.input} for node in joins)
+
+
 @pytest.mark.parametrize(
     "function", ["make_plain", "make_option_a", "make_mobile", "make_concatenated", "make_grouped", "make_upsampling"]
 )
