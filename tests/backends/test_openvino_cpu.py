@@ -257,7 +257,8 @@ def test_what_only_floats_are_made_of_has_no_pair(architecture: Callable[[str], 
     nodes = onnx_graph.load_graph(quantized.path).graph.node
     dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
     joins = [node for node in nodes if node.op_type == "Concat"]
-    assert joins and dequantized
+    assert joins
+    assert dequantized
     assert not any(dequantized & {*node.input} for node in joins)
 
 
