@@ -69,6 +69,12 @@ def buildable(target: TargetPlan, results: Results) -> list[Side]:
     return [side for side in target.sides() if side.predict in results.found]
 
 
+def timeable(target: TargetPlan, results: Results) -> list[Side]:
+    """The sides that this machine can time: those that were built for it; none where no candidate was."""
+    built = [side for side in buildable(target, results) if not results.artifact(side.build).unbuilt]
+    return built if any(side in built for side in target.candidates) else []
+
+
 def time_target(
     step: Step, target: TargetPlan, results: Results, store: Store, progress: Progress, *, fresh: bool
 ) -> Timing:
@@ -79,7 +85,7 @@ def time_target(
     Raises:
         BuildError: the original or float cannot be timed.
     """
-    sides = {side.id: results.artifact(side.build) for side in buildable(target, results)}
+    sides = {side.id: results.artifact(side.build) for side in timeable(target, results)}
     missing = [side.id for side in target.sides() if side.id not in sides]
     parts = step.parts | ({"sides left out": ", ".join(missing)} if missing else {})
     key = keys.digest(parts) if missing else step.key
@@ -93,7 +99,7 @@ def time_target(
         sustained = _sustain(samples, sides, target, results, progress)
         energy = _count_energy(samples, sides, target, results, progress)
         timing = Timing(samples, sustained, energy, False, time.monotonic() - began)
-        failed = [side.id for side in buildable(target, results) if side.predict in results.failed]
+        failed = [side.id for side in timeable(target, results) if side.predict in results.failed]
         if not failed and _decided(samples, target, results):
             _keep(step, key, parts, timing, store)
     return timing

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgeopt import files, workers
 from edgeopt.data import Samples
@@ -96,7 +97,7 @@ class Timer:
     """The target's clock, for choosing and not for judging: a named function that a worker runs.
 
     Attributes:
-        function: takes a backend's name, models, threads and batch, and gives the milliseconds of each.
+        function: takes a backend's name and options, models, threads and batch, and gives the milliseconds of each.
         environ: of that worker.
     """
 
@@ -104,6 +105,7 @@ class Timer:
     backend: str
     threads: int
     batch: int
+    options: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
 
     def time(self, models: Sequence[Model], progress: Progress = report_progress) -> list[float]:
@@ -112,7 +114,7 @@ class Timer:
         Raises:
             BuildError: one of them cannot be built or run.
         """
-        arguments = (self.backend, list(models), self.threads, self.batch)
+        arguments = (self.backend, self.options, list(models), self.threads, self.batch)
         found: list[float] = workers.run(self.function, *arguments, environ=self.environ, progress=progress)
         return found
 

@@ -148,8 +148,9 @@ def _pass(task: Task) -> dict[str, Any]:
 
 def _build(task: Task) -> dict[str, Any]:
     step, model = task.step, task.results.model(task.step.needs[0])
-    context = Context(folder=task.folder, **step.options)
-    artifact: Artifact = task.run("edgeopt.backends:build_artifact", step.name, model, context)
+    context = Context(folder=task.folder, **step.options["context"])
+    options = step.options["options"]
+    artifact: Artifact = task.run("edgeopt.backends:build_artifact", step.name, model, context, options)
     write_artifact(artifact, task.folder)
     return {"facts": dict(artifact.facts)}
 

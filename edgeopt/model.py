@@ -152,6 +152,7 @@ class Artifact(Value):
     requires: dict[str, str] = {}
     settings: dict[str, Any] = {}
     facts: dict[str, str | int | float] = Field(default={}, description="for the report: name → number or short text")
+    unbuilt: str = Field(default="", description="why this is what a device builds from, and not what it runs")
     folder: Path = Field(default=Path("."), exclude=True)
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeopt import environment, keys
-from edgeopt.comparison import Comparison, buildable, compare, failure_of, predictions_of, time_target
+from edgeopt.comparison import Comparison, compare, failure_of, predictions_of, time_target, timeable
 from edgeopt.delivery import check_output, deliver
 from edgeopt.errors import BuildError, DataError, DiskError, EdgeoptError
 from edgeopt.execute import LIMITS, Outcome, Results, run_step
@@ -252,7 +252,7 @@ class _Run:
 
     def _compare(self, target: TargetPlan) -> Comparison:
         step, timing = self.plan.step(target.time), None
-        if any(side in buildable(target, self.results) for side in target.candidates):
+        if timeable(target, self.results):
             self.watcher.start(step)
             timing = time_target(step, target, self.results, self.store, self.watcher.progress, fresh=self.fresh)
             for side in target.sides():

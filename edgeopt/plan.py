@@ -17,7 +17,7 @@ from edgeopt import environment, keys, registry
 from edgeopt.data import Samples
 from edgeopt.errors import UsageError, did_you_mean
 from edgeopt.model import QuantizationProfile, TensorSpec, Value
-from edgeopt.recipe import Budgets, MeasureSection, PassStep, Recipe, Target, effective_budgets
+from edgeopt.recipe import BackendEntry, Budgets, MeasureSection, PassStep, Recipe, Target, effective_budgets
 from edgeopt.sources import SourceRequest
 from edgeopt.store import Store
 
@@ -179,13 +179,14 @@ class _Builder:
     def target(self, target: Target) -> TargetPlan:
         """The candidates of one target and the references beside them."""
         # the references come first: a network that is not what the recipe says is found out before anything is trained
-        original = self._side(target, original_backend(self.recipe), ORIGINAL, "", [])
+        original = self._side(target, BackendEntry.model_validate(original_backend(self.recipe)), ORIGINAL, "", [])
         floats = {
-            name: self._side(target, name, float_side(name), "", self._unchanged(name)) for name in target.backends
+            entry.name: self._side(target, entry, float_side(entry.name), "", self._unchanged(entry.name))
+            for entry in target.backends
         }
         candidates = [
-            self._side(target, backend, f"{backend}/{variant}", variant, self.recipe.passes_of(target, variant))
-            for backend in target.backends
+            self._side(target, entry, f"{entry.name}/{variant}", variant, self.recipe.passes_of(target, variant))
+            for entry in target.backends
             for variant in target.variants
         ]
         budgets = effective_budgets(self.recipe.budgets, target.budgets)
@@ -206,17 +207,17 @@ class _Builder:
             return []
         return [PassStep.model_validate({"export_onnx": {}}), PassStep.model_validate({"simplify_onnx": {}})]
 
-    def _side(self, target: Target, backend: str, id: str, variant: str, passes: list[PassStep]) -> Side:
-        model, steps = self._load, []
+    def _side(self, target: Target, entry: BackendEntry, id: str, variant: str, passes: list[PassStep]) -> Side:
+        model, steps, backend = self._load, list[str](), entry.name
         own = len(passes) - len(target.variants[variant].passes) if variant else 0
         label = id if len(target.backends) > 1 else variant or "float"
-        for position, entry in enumerate(passes):
+        for position, step in enumerate(passes):
             labels = (label, f"{target.name}/{label}") if position >= own else ("", target.name)
-            model = self._add_pass(entry, model, target, backend, labels)
+            model = self._add_pass(step, model, target, entry, labels)
             steps.append(model)
-        build = self._add_build(target, backend, model, f"{target.name}/{id}")
+        build = self._add_build(target, entry, model, f"{target.name}/{id}")
         predict = self._add_predict(target, backend, build, f"{target.name}/{id}")
-        names = tuple(entry.name for entry in passes)
+        names = tuple(step.name for step in passes)
         return Side(
             id=id, backend=backend, variant=variant, passes=names, steps=tuple(steps), model=model,
             build=build, predict=predict,
@@ -244,10 +245,11 @@ class _Builder:
         return self._add("split", SPLIT, (self._load,), parts)
 
     def _add_pass(
-        self, entry: PassStep, model: str, target: Target, backend: str, labels: tuple[str, str]
+        self, entry: PassStep, model: str, target: Target, backend: BackendEntry, labels: tuple[str, str]
     ) -> str:  # fmt: skip
         step = registry.resolve("passes", entry.name)(**entry.options)
-        profile = registry.resolve("backends", backend)().profile(target.isa) if step.needs_profile else None
+        runs = registry.resolve("backends", backend.name)(**backend.options)
+        profile = runs.profile(target.isa) if step.needs_profile else None
         parts = keys.code_parts([registry.module_of("passes", entry.name)])
         parts["options"] = keys.digest(step.model_dump(mode="json"))
         parts["seed"] = str(self.recipe.seed)
@@ -263,9 +265,11 @@ class _Builder:
         if "accuracy" in lent:
             options["accuracy"] = self._accuracy_goal(target, parts)
         if "timer" in lent:
-            options["timer"] = {"backend": backend, "threads": target.threads, "batch": target.batch}
+            options["timer"] = {
+                "backend": backend.name, "options": backend.options, "threads": target.threads, "batch": target.batch,
+            }  # fmt: skip
             parts["timer"] = keys.digest([options["timer"], list(environment.cpu())])
-            parts |= keys.code_parts([TIMER.partition(":")[0], registry.module_of("backends", backend)])
+            parts |= keys.code_parts([TIMER.partition(":")[0], registry.module_of("backends", backend.name)])
         key = self._key("pass", entry.name, needs, parts)
         shared = next((known.id for known in self.steps.values() if known.key == key), None)
         id = self._free_id(entry.name, labels)
@@ -286,13 +290,16 @@ class _Builder:
             found |= keys.user_parts((self.recipe.folder / file).resolve())
         return found
 
-    def _add_build(self, target: Target, backend: str, model: str, side: str) -> str:
-        parts = keys.code_parts([registry.module_of("backends", backend)])
+    def _add_build(self, target: Target, backend: BackendEntry, model: str, side: str) -> str:
+        parts = keys.code_parts([registry.module_of("backends", backend.name)])
+        parts["options"] = keys.digest(backend.options)
+        parts["machine"] = keys.digest(registry.resolve("backends", backend.name)(**backend.options).machine())
         parts["instruction set"] = keys.digest(list(environment.cpu()[1] if target.isa is None else target.isa))
         parts["threads and batch"] = f"{target.threads} and {target.batch}"
         parts["target"] = target.name
-        options = {"target": target.name, "threads": target.threads, "batch": target.batch, "isa": target.isa}
-        return self._add("build", f"build [{side}]", (model,), parts, name=backend, options=options)
+        context = {"target": target.name, "threads": target.threads, "batch": target.batch, "isa": target.isa}
+        options = {"options": backend.options, "context": context}
+        return self._add("build", f"build [{side}]", (model,), parts, name=backend.name, options=options)
 
     def _add_baseline(self, target: Target) -> Side:
         """The side that was shipped before. Its backend is told by its bundle, which no plan opens."""

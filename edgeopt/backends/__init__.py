@@ -1,13 +1,14 @@
 """Runtimes that artifacts are built for: one file per backend, with build and open side by side.
 
-To add one, write `backends/<name>.py` with a class of that name in CamelCase; the contract tests find it.
+A backend is one frozen pydantic model whose fields are its options in the recipe. To add one, write
+`backends/<name>.py` with a class of that name in CamelCase; the contract tests find it.
 """
 
 from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from edgeopt import registry
 from edgeopt.context import Context
-from edgeopt.errors import BackendError, unforeseen
-from edgeopt.model import Artifact, Form, Model, QuantizationProfile, TensorSpec
+from edgeopt.errors import BackendError, MissingError, unforeseen
+from edgeopt.model import Artifact, Form, Model, QuantizationProfile, TensorSpec, Value
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -51,8 +52,12 @@ class Session(ABC):
         self.close()
 
 
-class Backend(ABC):
-    """Builds artifacts from models in `accepts` form, and opens them."""
+class Backend(Value):
+    """Builds artifacts from models in `accepts` form, and opens them.
+
+    Subclasses declare options as fields with a range, a default and a description each. What a session needs of them
+    goes into `Artifact.settings`: an artifact is opened by a backend without options.
+    """
 
     accepts: ClassVar[Form]
     #: a simulated backend measures nothing real and need not agree with the original
@@ -74,18 +79,44 @@ class Backend(ABC):
         """
         return None
 
+    def machine(self) -> dict[str, str]:
+        """What of this machine decides what `build` makes, beside the CPU: it goes into the step's key.
+
+        A plan asks for it, so nothing heavy is imported.
+        """
+        return {}
+
     @abstractmethod
     def build(self, model: Model, context: Context, folder: Path) -> Artifact:
         """Build `model` for `context.threads` and `context.batch` into `folder`."""
+
+    def prepare(self, model: Model, context: Context, folder: Path, missing: MissingError) -> Artifact:
+        """Go as far as this machine can, which is not `available`: leave in `folder` what a device builds from.
+
+        Returns:
+            An artifact that says why it is `unbuilt`.
+
+        Raises:
+            MissingError: `missing`, from a backend that can do nothing without what is missing.
+        """
+        raise missing
 
     @abstractmethod
     def open(self, artifact: Artifact) -> Session:
         """Open an artifact of this backend."""
 
+    def simulate(self, artifact: Artifact) -> Session:
+        """Open what `prepare` left: the same numbers as far as they can be known here, and not the same speed.
 
-def get(name: str) -> Backend:
-    """The backend of that name."""
-    backend: Backend = registry.resolve("backends", name)()
+        Raises:
+            BackendError: this backend prepares nothing.
+        """
+        raise BackendError(f"`{artifact.backend}` cannot simulate what is not built")
+
+
+def get(name: str, options: Mapping[str, Any] | None = None) -> Backend:
+    """The backend of that name with those options."""
+    backend: Backend = registry.resolve("backends", name)(**(options or {}))
     return backend
 
 
@@ -101,10 +132,14 @@ def backend_errors(name: str, doing: str) -> AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def opened(artifact: Artifact) -> Iterator[Session]:
-    """A session of the artifact's backend, closed at the end; `backend_errors` for opening and closing it."""
+    """A session of the artifact's backend, closed at the end; `backend_errors` for opening and closing it.
+
+    What is not built yet is simulated.
+    """
     name = artifact.backend
     with backend_errors(name, "open its artifact"):
-        session = get(name).open(artifact)
+        backend = get(name)
+        session = backend.simulate(artifact) if artifact.unbuilt else backend.open(artifact)
     try:
         yield session
     finally:
@@ -112,17 +147,21 @@ def opened(artifact: Artifact) -> Iterator[Session]:
             session.close()
 
 
-def build_artifact(name: str, model: Model, context: Context) -> Artifact:
-    """What a worker runs: build, then open the result and run it once on zeros.
+def build_artifact(name: str, model: Model, context: Context, options: Mapping[str, Any] | None = None) -> Artifact:
+    """What a worker runs: build, or prepare where that is all, then open the result and run it once on zeros.
 
     Raises:
         BackendError: the backend failed, whatever it raised.
         MissingError: it is not installed.
     """
     with backend_errors(name, "build"):
-        backend = get(name)
-        backend.available()
-        artifact = backend.build(model, context, context.folder)
+        backend = get(name, options)
+        try:
+            backend.available()
+        except MissingError as missing:
+            artifact = backend.prepare(model, context, context.folder, missing)
+        else:
+            artifact = backend.build(model, context, context.folder)
     with opened(artifact) as session, backend_errors(name, "run what it built"):
         session.run(zeros(artifact, context.batch))
     return artifact

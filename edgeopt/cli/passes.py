@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -28,7 +30,13 @@ def command(name: str | None, as_json: bool) -> None:
         about = (inspect.getdoc(cls) or "").splitlines()[0]
         start = f"{each:15} {f'{cls.accepts} → {cls.produces}':15} "
         click.echo(click.wrap_text(about, 100, start, " " * len(start)))
-    for option, field in found[name].model_fields.items() if name else ():
+    for line in describe_options(found[name]) if name else ():
+        click.echo(line)
+
+
+def describe_options(cls: Any) -> Iterator[str]:
+    """The options of a pass or backend with their defaults, at most 100 columns wide."""
+    for option, field in cls.model_fields.items():
         default = "required" if field.is_required() else f"default {json.dumps(field.get_default(), default=str)}"
         start = f"  {option:16} "
-        click.echo(click.wrap_text(f"{default}: {field.description or ''}", 100, start, " " * len(start)))
+        yield click.wrap_text(f"{default}: {field.description or ''}", 100, start, " " * len(start))

@@ -16,6 +16,7 @@ from edgeopt.recipe.describe import describe_errors
 from edgeopt.recipe.document import MAX_BYTES, Document, parse
 from edgeopt.recipe.sections import (
     HIDDEN,
+    BackendEntry,
     DataSection,
     MeasureSection,
     ModelSection,
@@ -27,8 +28,8 @@ from edgeopt.recipe.sections import (
 )
 
 __all__ = [
-    "Budgets", "DataSection", "MeasureSection", "ModelSection", "PassStep", "Recipe", "SplitSection", "Target",
-    "Variant", "effective_budgets", "load_budgets", "load_recipe",
+    "BackendEntry", "Budgets", "DataSection", "MeasureSection", "ModelSection", "PassStep", "Recipe", "SplitSection",
+    "Target", "Variant", "effective_budgets", "load_budgets", "load_recipe",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from edgeopt.model import QuantizationProfile, canonical_json
 from edgeopt.recipe.budgets import Budgets
 from edgeopt.recipe.describe import describe_errors
 from edgeopt.recipe.document import Document, Location
-from edgeopt.recipe.sections import Recipe, Target, resolve_path
+from edgeopt.recipe.sections import BackendEntry, Recipe, Target, resolve_path
 
 #: limits that are tightened by raising them
 FLOORS = ("confidence", "min_per_s", "class_floor")
@@ -30,8 +30,8 @@ def check_names(document: Document, folder: Path) -> None:
         _check_pass(document, location)
     targets = _list(document.find(("targets",)))
     for index, target in enumerate(targets):
-        for position, name in enumerate(_list(target.get("backends") if isinstance(target, dict) else None)):
-            _known(document, "backends", name, ("targets", index, "backends", position))
+        for position, _ in enumerate(_list(target.get("backends") if isinstance(target, dict) else None)):
+            _check_backend(document, ("targets", index, "backends", position))
     data = document.find(("data",))
     if isinstance(data, dict):
         _known(document, "data", data.get("format", "npz"), ("data", "format"))
@@ -97,6 +97,17 @@ def _check_pass(document: Document, location: Location) -> None:
         return
     if options is None or isinstance(options, dict):  # else a fault of the shape
         _check_options(document, found, options or {}, (*location, name))
+
+
+def _check_backend(document: Document, location: Location) -> None:
+    entry = document.find(location)
+    if not isinstance(entry, dict):
+        _known(document, "backends", entry, location)
+    elif len(entry) == 1:  # else a fault of the shape
+        ((name, options),) = entry.items()
+        found = _known(document, "backends", name, (*location, name), at_key=True)
+        if found is not None and isinstance(options, dict):
+            _check_options(document, found, options, (*location, name))
 
 
 def _check_metric(document: Document, location: Location, folder: Path) -> None:
@@ -170,8 +181,8 @@ def _check_forms(document: Document, recipe: Recipe, index: int, variant: str) -
             document.fault((*where, step.name), what, "put `export_onnx: {}` before it" if form == "torch" else "")
             return
         form = found.produces
-    for position, name in enumerate(target.backends):
-        backend = _known_or_none("backends", name)
+    for position, entry in enumerate(target.backends):
+        name, backend = entry.name, _known_or_none("backends", entry.name)
         if backend is not None and backend.accepts != form:
             what = f"`{name}` takes a model in {backend.accepts} form, and variant `{variant}` ends in {form} form"
             advice = "add `export_onnx: {}` to its passes" if form == "torch" else "take `export_onnx` out"
@@ -186,11 +197,11 @@ def _check_profiles(document: Document, recipe: Recipe, index: int, variant: str
         found = _known_or_none("passes", step.name)
         if found is None or not found.needs_profile:
             continue
-        for position, name in enumerate(target.backends):
-            backend = _known_or_none("backends", name)
+        for position, entry in enumerate(target.backends):
+            name, backend = entry.name, _known_or_none("backends", entry.name)
             if backend is None or backend.accepts != found.produces:
                 continue  # a fault of the forms
-            profile = backend().profile(target.isa)
+            profile = _profile(backend, entry, target)
             if profile is None:
                 what = f"`{name}` runs no integers, and variant `{variant}` has `{step.name}`"
                 document.fault(
@@ -198,6 +209,16 @@ def _check_profiles(document: Document, recipe: Recipe, index: int, variant: str
                 )
             elif misfit := _misfit(found, step.options, profile):
                 document.fault((*where, step.name), misfit)
+
+
+def _profile(backend: Any, entry: BackendEntry, target: Target) -> QuantizationProfile | None:
+    """That of the backend with its options, or without where they are at fault, which is told elsewhere."""
+    try:
+        chosen = backend.model_validate_json(canonical_json(entry.options), strict=True)
+    except ValidationError:
+        chosen = backend()
+    profile: QuantizationProfile | None = chosen.profile(target.isa)
+    return profile
 
 
 def _misfit(found: Any, options: dict[str, Any], profile: QuantizationProfile) -> str:

@@ -14,18 +14,19 @@ def make_schema() -> dict[str, Any]:
     for hidden in HIDDEN:
         schema["properties"].pop(hidden)
     definitions = schema["$defs"]
-    definitions["PassStep"] = {"oneOf": [_pass_entry(name, definitions) for name in registry.names("passes")]}
+    definitions["PassStep"] = {"oneOf": [_entry("passes", name, definitions) for name in registry.names("passes")]}
     definitions["Variant"] = _variant()
     target = definitions["Target"]["properties"]
-    target["backends"]["items"] = {"enum": list(registry.names("backends"))}
+    named = [_entry("backends", name, definitions) for name in registry.names("backends")]
+    definitions["BackendEntry"] = {"oneOf": [{"enum": list(registry.names("backends"))}, *named]}
     target["variants"].pop("default", None)
     definitions["DataSection"]["properties"]["format"]["enum"] = list(registry.names("data"))
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, "title": "edgeopt recipe", **_without(schema, "title")}
 
 
-def _pass_entry(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    options = registry.resolve("passes", name).model_json_schema()
+def _entry(kind: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    options = registry.resolve(kind, name).model_json_schema()
     definitions |= options.pop("$defs", {})
     kinds = "object" if options.get("required") else ["object", "null"]
     return {

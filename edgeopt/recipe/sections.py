@@ -131,6 +131,30 @@ class PassStep(Value):
         return {"name": name, "options": {} if options is None else options}
 
 
+class BackendEntry(Value):
+    """One entry of a list of backends: a name, or `{name: {option: value}}`."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_entry(cls, entry: Any) -> Any:
+        if isinstance(entry, str):
+            return {"name": entry}
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise ValueError("should be the name of a backend, or one with its options, such as `openvino_cpu: {}`")
+        ((name, options),) = entry.items()
+        if options is not None and not isinstance(options, dict):
+            raise ValueError(f"the options of `{name}` should be a mapping, such as `{{}}`")
+        return {"name": name, "options": {} if options is None else options}
+
+
+def _distinct_backends(entries: list[BackendEntry]) -> list[BackendEntry]:
+    _distinct([entry.name for entry in entries])
+    return entries
+
+
 class Variant(Value):
     """Passes added to the shared ones, or in place of them."""
 
@@ -174,7 +198,7 @@ class Target(Value):
     """One thing to ship for."""
 
     name: Name
-    backends: Names = Field(min_length=1)
+    backends: Annotated[list[BackendEntry], AfterValidator(_distinct_backends)] = Field(min_length=1)
     variants: dict[Name, Variant] = Field(default={"default": Variant.model_validate([])}, min_length=1)
     passes: list[PassStep] | None = Field(default=None, description="in place of the shared ones")
     threads: int = Field(default=1, ge=1, le=1024)

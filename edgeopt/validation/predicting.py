@@ -81,7 +81,7 @@ class _Recorder:
             constant=self._watch.constant,
             subject=artifact.digest(),
             environment=environment.fingerprint_digest(),
-            simulated=backends.get(artifact.backend).simulated,
+            simulated=backends.get(artifact.backend).simulated or bool(artifact.unbuilt),
         )
 
 

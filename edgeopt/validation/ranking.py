@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgeopt import environment
 from edgeopt.backends import build_artifact, zeros
 from edgeopt.context import Context
+from edgeopt.errors import BackendError
 from edgeopt.model import Model
 from edgeopt.validation.subject import Block, Subject
 from edgeopt.validation.timing import alone
@@ -25,7 +27,9 @@ from edgeopt.workers import report_progress
 ROUNDS, DISCARD, RUNS = 12, 2, 4
 
 
-def time_models(backend: str, models: Sequence[Model], threads: int, batch: int) -> list[float]:
+def time_models(
+    backend: str, options: Mapping[str, Any], models: Sequence[Model], threads: int, batch: int
+) -> list[float]:
     """What a worker runs: (models,) the median milliseconds of one run of each.
 
     Raises:
@@ -35,7 +39,10 @@ def time_models(backend: str, models: Sequence[Model], threads: int, batch: int)
         tempfile.TemporaryDirectory(prefix="edgeopt-rank-") as scratch,
         alone(environment.timing_lock(), report_progress),
     ):
-        subjects = [_open(backend, model, threads, batch, Path(scratch) / str(at)) for at, model in enumerate(models)]
+        subjects = []
+        for at, model in enumerate(models):
+            context = Context(folder=Path(scratch) / str(at), threads=threads, batch=batch)
+            subjects.append(_open(backend, options, model, context))
         order, times = list(range(len(subjects))), [list[float]() for _ in subjects]
         drawn = random.Random(0)
         for turn in range(ROUNDS):
@@ -46,10 +53,12 @@ def time_models(backend: str, models: Sequence[Model], threads: int, batch: int)
     return [float(np.median(one)) for one in times]
 
 
-def _open(backend: str, model: Model, threads: int, batch: int, folder: Path) -> Subject:
-    folder.mkdir()
-    artifact = build_artifact(backend, model, Context(folder=folder, threads=threads, batch=batch))
-    return Subject(artifact, [zeros(artifact, batch)])
+def _open(backend: str, options: Mapping[str, Any], model: Model, context: Context) -> Subject:
+    context.folder.mkdir()
+    artifact = build_artifact(backend, model, context, options)
+    if artifact.unbuilt:
+        raise BackendError(f"`{backend}` has no clock here: {artifact.unbuilt}", "choose by hand what stays in float")
+    return Subject(artifact, [zeros(artifact, context.batch)])
 
 
 def _median_ms(block: Block) -> float:

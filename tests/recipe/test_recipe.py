@@ -100,6 +100,14 @@ def test_a_variant_can_stand_in_place_of_the_shared_passes(write: Write) -> None
         ),
         ("[onnxruntime_cpu]", "[null_, onnxruntime_cpu]", ["17:16: unknown backend `null_`"]),
         ("[onnxruntime_cpu]", "[onnxruntime_cpu, onnxruntime_cpu]", ["17:15: `backends` should name each once"]),
+        (
+            "[onnxruntime_cpu]", "[onnxruntime_cpu, {onnxruntime_cpu: {}}]",
+            ["17:15: `backends` should name each once"],
+        ),
+        ("[onnxruntime_cpu]", "[{onnxruntime_cpu: {speed: 9}}]", ["17:35: unknown key `speed`"]),
+        ("[onnxruntime_cpu]", "[{onnxruntime_cpi: {}}]", ["17:17: unknown backend `onnxruntime_cpi`"]),
+        ("[onnxruntime_cpu]", "[{onnxruntime_cpu: 3}]", ["17:16: the options of `onnxruntime_cpu` should be a"]),
+        ("[onnxruntime_cpu]", "[{null: {}, onnxruntime_cpu: {}}]", ["should be the name of a backend"]),
         ("[onnxruntime_cpu]", "[]", ["17:15: `backends` should have at least 1 item"]),
         ("int8: [", "in/t8: [", ["20:7: `in/t8` should be letters, digits"]),
         ("fp32: []", "fp32: {pases: []}", ["19:13: `fp32` should be a list of passes, or `{passes: [...]}`"]),
@@ -364,3 +372,8 @@ def test_a_recipe_with_a_piece_of_it_broken_loads_or_is_refused(
     path.write_text(SOUND[:start] + piece + SOUND[start + length :], encoding="utf8")
     with contextlib.suppress(UsageError):
         assert load_recipe(path).edgeopt == 1
+
+
+def test_backends_take_options_as_passes_do(write: Write) -> None:
+    first, second = load_recipe(write("[onnxruntime_cpu]", "[{onnxruntime_cpu: {}}, openvino_cpu]")).targets[0].backends
+    assert (first.name, first.options, second.name) == ("onnxruntime_cpu", {}, "openvino_cpu")

@@ -55,7 +55,7 @@ def test_every_pass_is_in_it_with_all_its_options(schema: dict[str, Any]) -> Non
 
 
 def test_every_backend_and_data_format_is_in_it(schema: dict[str, Any]) -> None:
-    assert schema["$defs"]["Target"]["properties"]["backends"]["items"]["enum"] == list(registry.names("backends"))
+    assert schema["$defs"]["BackendEntry"]["oneOf"][0]["enum"] == list(registry.names("backends"))
     assert schema["$defs"]["DataSection"]["properties"]["format"]["enum"] == list(registry.names("data"))
 
 
