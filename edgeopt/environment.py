@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -65,6 +66,32 @@ def needed_isa(isa: Collection[str] | None, exact: bool) -> str:
     return f"{machine} vnni" if needs_vnni else machine
 
 
+@functools.cache
+def gpus() -> tuple[dict[str, str], ...]:
+    """The NVIDIA GPUs: `name`, `driver`, `compute_capability` and `power` of each; none where no driver answers."""
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+    except Exception:  # without the library or the driver there is none to be seen
+        return ()
+    try:
+        driver = str(nvml.nvmlSystemGetDriverVersion())
+        return tuple(_gpu(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount()))
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int, driver: str) -> dict[str, str]:
+    device = nvml.nvmlDeviceGetHandleByIndex(index)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(device)
+    try:
+        power = f"{nvml.nvmlDeviceGetPowerManagementLimit(device) / 1000:.0f} W"
+    except nvml.NVMLError:  # boards without a limit that can be set
+        power = "unknown"
+    name = str(nvml.nvmlDeviceGetName(device))
+    return {"name": name, "driver": driver, "compute_capability": f"{major}.{minor}", "power": power}
+
+
 def cpu_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -106,6 +133,7 @@ def fingerprint() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "power_mode": power_mode(),
+        "gpus": list(gpus()),
         "libraries": {name: version for name in LIBRARIES if (version := library_version(name))},
     }
 

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +131,59 @@ def test_arm_is_told_by_its_vector_unit() -> None:
     assert environment.is_arm(["asimd"])
     assert not environment.is_arm(["avx2"])
     assert environment.is_arm() == (platform.machine() in ("aarch64", "arm64"))
+
+
+class FakeNvml:
+    """The part of `pynvml` that is used: a board with a power limit that can be set, and one without."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        answers: dict[str, Any] = {
+            "nvmlInit": lambda: None,
+            "nvmlShutdown": lambda: None,
+            "nvmlSystemGetDriverVersion": lambda: "580.65",
+            "nvmlDeviceGetCount": lambda: 2,
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetName": lambda device: ["Orin", "H100"][device],
+            "nvmlDeviceGetCudaComputeCapability": lambda device: [(8, 7), (9, 0)][device],
+            "nvmlDeviceGetPowerManagementLimit": self.limit,
+        }
+        if name not in answers:
+            raise AttributeError(name)
+        return answers[name]
+
+    def limit(self, device: int) -> int:
+        if device == 0:
+            raise self.NVMLError
+        return 700_000
+
+
+@pytest.fixture
+def fresh_gpus() -> Iterator[None]:
+    environment.gpus.cache_clear()
+    yield
+    environment.gpus.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_gpus")
+def test_each_gpu_is_told_with_what_an_engine_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())  # type: ignore[arg-type]
+    assert environment.gpus() == (
+        {"name": "Orin", "driver": "580.65", "compute_capability": "8.7", "power": "unknown"},
+        {"name": "H100", "driver": "580.65", "compute_capability": "9.0", "power": "700 W"},
+    )
+
+
+@pytest.mark.usefixtures("fresh_gpus")
+def test_without_the_library_no_gpu_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert environment.gpus() == ()
+
+
+def test_the_driver_library_has_all_that_is_asked_of_it() -> None:
+    nvml = pytest.importorskip("pynvml")
+    used = set(re.findall(r"\bnvml\.(nvml\w+|NVMLError)", Path(environment.__file__).read_text(encoding="utf8")))
+    assert len(used) >= 8
+    assert not {name for name in used if not hasattr(nvml, name)}
