@@ -265,6 +265,17 @@ def _notes(target: TargetPlan, results: Results) -> Iterator[str]:
         error = failure_of(side, results)
         if error is not None:
             yield f"float on {name} has no figures: {error.message}"
+    for side in target.candidates:
+        if side.build in results.found:
+            yield from _notes_on(target, side, results.artifact(side.build))
+
+
+def _notes_on(target: TargetPlan, side: Side, artifact: Artifact) -> Iterator[str]:
+    if artifact.unbuilt:
+        build = f"`edgeopt device build` on its folder `{target.name}/{side.id}/build`"
+        yield f"{side.id} is planned and not built: {artifact.unbuilt}; on the device, {build} goes on"
+    if "note" in artifact.facts:
+        yield f"{side.id}: {artifact.facts['note']}"
 
 
 def _reference(side: Side, results: Results) -> SideResult:

@@ -17,7 +17,7 @@ from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
 from edgeopt.comparison import Comparison
 from edgeopt.errors import EdgeoptError, UsageError
 from edgeopt.execute import Results
-from edgeopt.model import Model, TorchValue, write_model
+from edgeopt.model import Model, TorchValue, write_artifact, write_model
 from edgeopt.plan import Side, TargetPlan
 from edgeopt.recipe import Recipe
 from edgeopt.report import Report, TargetResult, write_report
@@ -89,6 +89,8 @@ def _deliver_target(target: TargetPlan, result: TargetResult, results: Results, 
             artifact = results.artifact(side.build)
             for file in artifact.files:
                 files.copy(artifact.folder / file.path, folder / target.name / side.id / "build" / file.path)
+            if artifact.unbuilt:
+                write_artifact(artifact, folder / target.name / side.id / "build")
     return result
 
 

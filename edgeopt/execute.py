@@ -28,6 +28,9 @@ from edgeopt.workers import Limits, Progress
 #: of one step, unless the caller sets others: they stop what hangs, not what is slow
 LIMITS = Limits(seconds=86_400.0)
 
+#: what builds keep for one another is not of any data
+BUILDS = "builds"
+
 #: waiting threads give their core away: on a shared machine, spinning costs a pass several times its time
 YIELDING = {"OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -148,7 +151,8 @@ def _pass(task: Task) -> dict[str, Any]:
 
 def _build(task: Task) -> dict[str, Any]:
     step, model = task.step, task.results.model(task.step.needs[0])
-    context = Context(folder=task.folder, **step.options["context"])
+    memo = Memo(task.store.memos, BUILDS)
+    context = Context(folder=task.folder, memo=memo, **step.options["context"])
     options = step.options["options"]
     artifact: Artifact = task.run("edgeopt.backends:build_artifact", step.name, model, context, options)
     write_artifact(artifact, task.folder)

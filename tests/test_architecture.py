@@ -23,15 +23,15 @@ PACKAGE = ROOT / "edgeopt"
 ROWS = """
     errors files model registry environment workers keys store user_code checkpoint network onnx_graph
     data metrics recipe sources context plan
-    pruning quantization training passes backends counters validation gates select
+    pruning quantization training engines onnx_sessions passes backends counters validation gates select
     bundle transports device report
-    baseline execute comparison delivery pipeline bench explain watching cli __main__
+    baseline execute comparison delivery pipeline bench explain drafting watching cli __main__
 """.split()  # noqa: SIM905
 
 #: imported inside the function that needs them, so that help, plan and schema start at once and work without them
 HEAVY = {
     "jinja2", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "onnxslim", "openvino", "rich", "safetensors", "scipy",
-    "tensorrt", "torch", "torch_pruning",
+    "polygraphy", "tensorrt", "torch", "torch_pruning",
 }  # fmt: skip
 MACHINERY = {"pruning", "quantization", "training", "network", "onnx_graph", "checkpoint", "watching", "explain"}
 

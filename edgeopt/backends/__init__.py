@@ -39,6 +39,13 @@ class Session(ABC):
             BackendError: the inputs do not fit, or the runtime failed.
         """
 
+    def device_ms(self, inputs: Arrays) -> float | None:
+        """Milliseconds that one batch takes by the clock of a device beside the CPU, without copies to it and back.
+
+        None where there is no such device. It says how fast the device is, and not how long a caller waits.
+        """
+        return None
+
     def close(self) -> None:
         """Free what the session holds."""
         return
@@ -104,6 +111,13 @@ class Backend(Value):
     @abstractmethod
     def open(self, artifact: Artifact) -> Session:
         """Open an artifact of this backend."""
+
+    def alternatives(self, artifact: Artifact) -> Mapping[str, Artifact]:
+        """The same files with other settings that are worth trying, by a name in a word or two; most have none.
+
+        Which is the fastest is not known here: it is measured, on the target.
+        """
+        return {}
 
     def simulate(self, artifact: Artifact) -> Session:
         """Open what `prepare` left: the same numbers as far as they can be known here, and not the same speed.

@@ -36,7 +36,8 @@ def command(name: str | None, as_json: bool) -> None:
 
 def describe_options(cls: Any) -> Iterator[str]:
     """The options of a pass or backend with their defaults, at most 100 columns wide."""
+    width = max((len(option) for option in cls.model_fields), default=0) + 2
     for option, field in cls.model_fields.items():
         default = "required" if field.is_required() else f"default {json.dumps(field.get_default(), default=str)}"
-        start = f"  {option:16} "
+        start = f"  {option:{width}}"
         yield click.wrap_text(f"{default}: {field.description or ''}", 100, start, " " * len(start))

@@ -1,0 +1,199 @@
+"""TensorRT on NVIDIA GPUs: an engine, built on the GPU that runs it, in the precision that the graph says.
+
+Networks are strongly typed: int8 is where the graph has pairs, float16 where `cast_fp16` put it, and nowhere else, so
+that one graph builds on TensorRT 10 and 11. Where there is no GPU, everything is made that a device needs to build the
+engine itself, and accuracy is simulated by the same graph, pair by pair, on ONNX Runtime. Speed stays unmeasured.
+
+Nothing here was measured on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgeopt import files
+from edgeopt.backends import Arrays, Backend, Session, check_inputs
+from edgeopt.context import Context
+from edgeopt.engines import library
+from edgeopt.engines.binding import describe_machine
+from edgeopt.engines.build import build_engine
+from edgeopt.engines.comparison import compare_outputs, write_expected
+from edgeopt.engines.engine import Engine
+from edgeopt.engines.inspection import Precisions
+from edgeopt.engines.plan import (
+    ENGINE_FILE,
+    EXPECTED_FILE,
+    GRAPH_FILE,
+    PLAN_FILE,
+    BuildPlan,
+    EngineOptions,
+    Precision,
+    load_plan,
+    settings,
+    write_plan,
+)
+from edgeopt.errors import BackendError, MissingError
+from edgeopt.model import Artifact, Form, Model, QuantizationProfile, list_files
+from edgeopt.quantization.profiles import TENSORRT
+
+if TYPE_CHECKING:
+    import onnx
+
+#: of the inputs that engine and graph are compared on
+SEED = 0
+
+
+class Tensorrt(EngineOptions, Backend):
+    """Builds and runs TensorRT engines; without a GPU, plans them for a device."""
+
+    accepts: ClassVar[Form] = "onnx"
+
+    def available(self) -> None:
+        library.import_tensorrt()
+        library.import_polygraphy()
+        library.import_cuda()
+
+    def profile(self, isa: Collection[str] | None = None) -> QuantizationProfile:
+        """Symmetric s8 before what computes in integers, per-channel weights, no pair on a bias: see `TENSORRT`."""
+        return TENSORRT
+
+    def machine(self) -> dict[str, str]:
+        return library.versions()
+
+    def build(self, model: Model, context: Context, folder: Path) -> Artifact:
+        plan = self._prepare(model, context, folder)
+        return finish(plan, folder, context, folder)
+
+    def prepare(self, model: Model, context: Context, folder: Path, missing: MissingError) -> Artifact:
+        plan = self._prepare(model, context, folder)
+        return Artifact(
+            target=context.target,
+            backend="tensorrt",
+            files=list_files(folder, [GRAPH_FILE, PLAN_FILE, EXPECTED_FILE]),
+            inputs=plan.inputs,
+            outputs=plan.outputs,
+            settings=settings(plan),
+            facts={"summary": f"planned only: {missing.message}"},
+            unbuilt=missing.message,
+            folder=folder,
+        )
+
+    def open(self, artifact: Artifact) -> Session:
+        return TensorrtSession(artifact)
+
+    def simulate(self, artifact: Artifact) -> Session:
+        return SimulatedSession(artifact)
+
+    def _prepare(self, model: Model, context: Context, folder: Path) -> BuildPlan:
+        """Write graph, plan and expected outputs into `folder`.
+
+        Raises:
+            BackendError: nothing says how large an axis may be.
+            PassError: the graph has pairs that TensorRT would refuse, or compute otherwise.
+        """
+        from edgeopt import onnx_graph
+        from edgeopt.quantization.lint import require_legal
+
+        graph = onnx_graph.load_graph(model.path)
+        require_legal(graph, TENSORRT)
+        plan = BuildPlan(
+            target=context.target, inputs=model.inputs, outputs=model.outputs, threads=context.threads,
+            batch=context.batch, precision=_precision(graph),
+            options=EngineOptions(**self.model_dump(include=set(EngineOptions.model_fields))),
+        )  # fmt: skip
+        inputs = onnx_graph.random_inputs(plan.usual_inputs(), context.batch, SEED)
+        session = onnx_graph.make_session(graph, context.threads, as_written=True)
+        files.copy(model.path, folder / GRAPH_FILE)
+        write_plan(plan, folder)
+        write_expected(inputs, onnx_graph.run_session(session, inputs), folder)
+        return plan
+
+
+class TensorrtSession(Session):
+    """Runs an engine."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._inputs = artifact.inputs
+        self._engine = Engine(artifact)
+
+    def run(self, inputs: Arrays) -> Arrays:
+        check_inputs(self._inputs, inputs)
+        return self._engine.run(inputs)
+
+    def device_ms(self, inputs: Arrays) -> float | None:
+        check_inputs(self._inputs, inputs)
+        return self._engine.device_ms(inputs)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class SimulatedSession(Session):
+    """Runs the graph that an engine is to be built from, pair by pair, on ONNX Runtime."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        from edgeopt import onnx_graph
+
+        self._inputs = artifact.inputs
+        graph = (artifact.folder / GRAPH_FILE).read_bytes()
+        self._session: Any = onnx_graph.make_session(graph, int(artifact.settings["threads"]), as_written=True)
+
+    def run(self, inputs: Arrays) -> Arrays:
+        from edgeopt import onnx_graph
+
+        check_inputs(self._inputs, inputs)
+        if self._session is None:
+            raise BackendError("the session is closed")
+        return onnx_graph.run_session(self._session, inputs)
+
+    def close(self) -> None:
+        self._session = None
+
+
+def finish(plan: BuildPlan, origin: Path, context: Context, folder: Path) -> Artifact:
+    """Build what a plan in `origin` says into `folder`, and look at what came out.
+
+    Raises:
+        BackendError: the engine cannot be built, or its outputs are not those of the graph.
+        MissingError: a library, or a GPU, is not there.
+    """
+    built = build_engine(origin / GRAPH_FILE, plan, context.memo)
+    files.write_bytes(folder / ENGINE_FILE, built.engine)
+    if plan.options.strip_weights and origin != folder:
+        files.copy(origin / GRAPH_FILE, folder / GRAPH_FILE)
+    kept = [ENGINE_FILE, *([GRAPH_FILE] if plan.options.strip_weights else [])]
+    bound = describe_machine() | ({"timing_cache": built.timing_cache} if built.timing_cache else {})
+    artifact = Artifact(
+        target=plan.target, backend="tensorrt", files=list_files(folder, kept), inputs=plan.inputs,
+        outputs=plan.outputs, requires=bound, settings=settings(plan), folder=folder,
+    )  # fmt: skip
+    with contextlib.closing(Engine(artifact)) as engine:
+        error = compare_outputs(engine.run, plan, origin)
+        facts = Precisions(plan.precision, engine.layers()).facts()
+    for name in (GRAPH_FILE, PLAN_FILE, EXPECTED_FILE):
+        if origin == folder and name not in kept:
+            files.remove(folder / name)
+    summary = f"{facts['precision']}; {error:.1%} from ONNX Runtime"
+    return artifact.model_copy(update={"facts": {**facts, "error": error, "summary": summary}})
+
+
+def build_prepared(origin: Path, folder: Path) -> Artifact:
+    """What `edgeopt device build` runs in a worker: the engine of a folder that `prepare` left, into another."""
+    return finish(load_plan(origin), origin, Context(folder=folder), folder)
+
+
+def _precision(graph: onnx.ModelProto) -> Precision:
+    """The lowest precision that the graph asks for."""
+    if _has(graph, "QuantizeLinear", "DequantizeLinear"):
+        return "int8"
+    import onnx
+
+    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.graph.initializer)
+    return "float16" if half else "float32"
+
+
+def _has(graph: Any, *operators: str) -> bool:
+    return any(node.op_type in operators for node in graph.graph.node)
