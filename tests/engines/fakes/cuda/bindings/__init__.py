@@ -1,0 +1,1 @@
+"""The fake of `cuda.bindings`: its `runtime` is all that edgeopt uses."""
