@@ -17,5 +17,8 @@ chooses integers layer by layer on the `rows` of each.
 `lint` holds any QDQ graph, as `qdq` reads it, against a profile: by the rules of `lint_weights`, `lint_pairs` and
 `lint_joins`.
 
+For float16, `half` chooses the nodes by what fits (`half_values`), `half_cast` writes them, `half_simulation` rounds as
+they do; `widen` reads such a graph as float32.
+
 A profile is plain data: nothing here knows a backend. A new way to find ranges is one more file beside `calibration`.
 """

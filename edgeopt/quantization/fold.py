@@ -34,8 +34,8 @@ def fold(graph: onnx.ModelProto) -> onnx.ModelProto:
     _refuse_nonfinite(graph)
     folded = onnx.ModelProto()
     folded.CopyFrom(_at_least_minimum_opset(graph))
-    _name_nodes(folded.graph)
-    _constants_to_initializers(folded.graph)
+    name_nodes(folded.graph)
+    constants_to_initializers(folded.graph)
     inline_identities(folded)
     _fold_batch_normalization(folded)
     remove_unused_initializers(folded.graph)
@@ -95,7 +95,7 @@ def _at_least_minimum_opset(graph: onnx.ModelProto) -> onnx.ModelProto:
         ) from error
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
+def name_nodes(graph: onnx.GraphProto) -> None:
     """Give each node a name of its own; those that have one keep it."""
     taken = {node.name for node in graph.node}
     seen = {""}
@@ -109,7 +109,8 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
         seen.add(node.name)
 
 
-def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+def constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Make initializers of the nodes that hold a constant, in place."""
     kept = []
     for node in graph.node:
         tensor = _constant_value(node) if node.op_type == "Constant" else None

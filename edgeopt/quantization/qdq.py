@@ -1,12 +1,15 @@
 """A QDQ graph, ours or a foreign one, indexed for those who judge it (see `lint`).
 
 Exporters differ in what they name, in how they store constants, and in what they leave to a default; weights are floats
-behind a pair or integers behind a DequantizeLinear. Here each node has a name, and each QuantizeLinear and
-DequantizeLinear says all that it means. What stands inside control flow is not looked at.
+behind a pair or integers behind a DequantizeLinear; floats may be float16. Here each node has a name, floats are
+float32, and each QuantizeLinear and DequantizeLinear says all that it means. What stands inside control flow is not
+looked at.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +21,7 @@ from onnx import helper, numpy_helper, shape_inference
 from edgeopt.errors import SourceError
 from edgeopt.onnx_graph import SUBGRAPHS, inline_identities
 from edgeopt.quantization.parameters import Parameters
+from edgeopt.quantization.widen import widen
 from edgeopt.quantization.wiring import Wiring, attribute
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -40,11 +44,13 @@ class QdqGraph:
         graph.CopyFrom(given)
         del graph.graph.value_info[:]
         _constants_to_initializers(graph.graph)
-        inline_identities(graph)
         _name_nodes(graph.graph)
         _require_order(graph.graph)
-        self.wiring = Wiring(graph)
-        _require_inputs(self.wiring)
+        with _sound_types():
+            widen(graph)
+            inline_identities(graph)
+            self.wiring = Wiring(graph)
+            self.wiring.is_float("")  # infers types, once
         self.types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.input}
         self.varying = _varying(self.wiring)
         self.parameters: dict[str, Parameters] = {}
@@ -214,9 +220,10 @@ def _require_order(graph: onnx.GraphProto) -> None:
             coming.pop(name, None)
 
 
-def _require_inputs(wiring: Wiring) -> None:
+@contextlib.contextmanager
+def _sound_types() -> Iterator[None]:
     try:
-        wiring.is_float("")  # infers types, once
+        yield
     except shape_inference.InferenceError as error:
         raise SourceError(f"this is no sound ONNX graph: {error}", "export the network again") from error
 

@@ -35,16 +35,20 @@ class Wiring:
                 self.readers[name].append(node)
             for name in filter(None, node.output):
                 self.producers[name] = node
-            self.outputs |= _captured(node)
+            self.outputs |= captured_names(node)
         self._graph = graph
 
     @functools.cached_property
     def _types(self) -> dict[str, int]:
         return _element_types(self._graph)
 
+    def element_type(self, tensor: str) -> int:
+        """The ONNX number of the tensor's type; 0 where it is not known."""
+        return self._types.get(tensor, 0)
+
     def is_float(self, tensor: str) -> bool:
         """Whether the tensor is known to be float32."""
-        return self._types.get(tensor) == onnx.TensorProto.FLOAT
+        return self.element_type(tensor) == onnx.TensorProto.FLOAT
 
     def is_activation(self, tensor: str) -> bool:
         """Whether the tensor is float32 and depends on the input."""
@@ -105,13 +109,13 @@ def is_plain_gemm(node: onnx.NodeProto) -> bool:
     return attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(node, "transA", 0)
 
 
-def _captured(node: onnx.NodeProto) -> set[str]:
+def captured_names(node: onnx.NodeProto) -> set[str]:
     """Names that the subgraphs of a control-flow node read, at any depth; those of their own tensors do no harm."""
     graphs = [inner for each in node.attribute for inner in ([each.g] if each.HasField("g") else each.graphs)]
     inside = [each for graph in graphs for each in graph.node]
     return {name for each in inside for name in each.input} | {
         *(value.name for graph in graphs for value in graph.output),
-        *(name for each in inside for name in _captured(each)),
+        *(name for each in inside for name in captured_names(each)),
     }
 
 
