@@ -249,7 +249,9 @@ def test_the_inspector_tells_the_precision_of_each_layer(fake_gpu: Any, quantize
     def layers() -> list[dict[str, Any]]:
         engine = open_plan(build(quantized()))
         inspector = engine.create_engine_inspector()
-        inspector.execution_context = engine.create_execution_context()
+        context = engine.create_execution_context()
+        assert context.set_input_shape("image", (3, 1, 16, 16))
+        inspector.execution_context = context
         return json.loads(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))["Layers"]
 
     key, integer, real = {
@@ -260,6 +262,7 @@ def test_the_inspector_tells_the_precision_of_each_layer(fake_gpu: Any, quantize
     assert list(found) == ["quantize", "conv1 + relu1", "last"]
     conv = found["conv1 + relu1"]
     assert (conv["Inputs"][0][key], conv["Outputs"][0][key]) == (integer, real)
+    assert conv["Inputs"][0]["Dimensions"] == [3, 1, 16, 16]
     assert conv["Weights"] == {"Type": "Int8", "Count": 72}
     assert conv["Metadata"] == "[ONNX Layer: conv1]\x1e[ONNX Layer: relu1]"
     fake_gpu.set(float_layers=("conv1",))
@@ -271,7 +274,9 @@ def test_the_inspector_tells_the_precision_of_each_layer(fake_gpu: Any, quantize
 def test_the_report_names_inputs_and_outputs_as_its_version_does(fake_gpu: Any, graph: Path) -> None:
     import tensorrt
 
-    inspector = open_plan(build(graph)).create_engine_inspector()
+    engine = open_plan(build(graph))
+    inspector = engine.create_engine_inspector()
+    inspector.execution_context = engine.create_execution_context()  # which knows no shapes yet
     report = json.loads(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
     assert set(report) == {"Layers", "Bindings" if fake_gpu.major == 10 else "I/O Tensors"}
     first = report["Layers"][0]["Inputs"][0]

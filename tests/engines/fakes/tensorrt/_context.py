@@ -82,7 +82,7 @@ class IExecutionContext(Strict):
         tensor = self._engine._tensors[name]
         if -1 not in tensor.shape or self.infer_shapes():
             return Dims(tensor.shape)
-        return Dims(self._engine._graph.output_shapes(self._given)[name])
+        return Dims(self._engine._graph.at(self._given)[name].shape)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         if name not in self._engine._tensors:

@@ -62,8 +62,8 @@ class Graph:
     def tensor(self, name: str) -> Tensor:
         return self.tensors.get(name, Tensor(name))
 
-    def output_shapes(self, given: Mapping[str, Shape]) -> dict[str, Shape]:
-        """The shapes of the outputs once those of the inputs are known."""
+    def at(self, given: Mapping[str, Shape]) -> dict[str, Tensor]:
+        """All tensors once the shapes of the inputs are known."""
         fixed = onnx.ModelProto()
         fixed.CopyFrom(self.model)
         for one in fixed.graph.input:
@@ -73,8 +73,7 @@ class Graph:
         for one in fixed.graph.output:
             one.type.tensor_type.ClearField("shape")
         del fixed.graph.value_info[:]
-        found = tensors(fixed)
-        return {one.name: found[one.name].shape for one in self.outputs}
+        return tensors(fixed)
 
     def fused(self) -> list[Fused]:
         """The kernels in order: a quantization at the end, and what dequantizes an input, are parts of them."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorrt._base import MAJOR, Setting, Strict
 from tensorrt._enums import DataType, LayerInformationFormat, TensorIOMode
-from tensorrt._graph import Fused
+from tensorrt._graph import Fused, Tensor
 
 #: between the names of the nodes that a layer was made of
 SEPARATOR = "\x1e"
@@ -79,10 +79,10 @@ class EngineInspector(Strict):
         return found | ends | {"Metadata": metadata}
 
     def _tensor(self, name: str, is_float: bool) -> dict[str, Any]:
-        """Of a dynamic shape, format and type are told only with a context that knows the shapes."""
-        tensor = self._engine._graph.tensor(name)
+        """Of a dynamic shape, the format is told only with a context that knows the shapes."""
+        tensor = self._tensors().get(name) or self._engine._graph.tensor(name)
         dtype = DataType.FLOAT if is_float else tensor.dtype or DataType.FLOAT
-        is_known = -1 not in tensor.shape or self.execution_context is not None
+        is_known = -1 not in tensor.shape
         layout = (
             FORMATS.get(dtype, f"Row major linear {NAMES[dtype]} format") if is_known else "N/A due to dynamic shapes"
         )
@@ -90,6 +90,11 @@ class EngineInspector(Strict):
         if MAJOR == 10:
             return found | {"Format/Datatype": layout}
         return found | {"Datatype": NAMES[dtype], "Format": layout}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors, in the shapes that the context has, if there is one and has all."""
+        graph, context = self._engine._graph, self.execution_context
+        return graph.tensors if context is None or context.infer_shapes() else graph.at(context._given)
 
     def _io(self) -> list[dict[str, Any]]:
         engine = self._engine
