@@ -11,25 +11,23 @@ Measured on residual networks (2 cores, AVX2, ONNX Runtime 1.32):
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from edgeopt import environment, files
+from pydantic import Field
+
+from edgeopt import environment, files, onnx_sessions
 from edgeopt.backends import Arrays, Backend, Session, check_inputs
 from edgeopt.context import Context
-from edgeopt.errors import BackendError, MissingError
+from edgeopt.errors import BackendError
 from edgeopt.model import Artifact, Form, Model, QuantizationProfile, list_files
+from edgeopt.onnx_sessions import Level, Opening, ort_format
 
 if TYPE_CHECKING:
     import onnxruntime
 
 MODEL = "model.onnx"
-INSTALL = "`pip install edgeopt[cpu]`"
-
-#: would quantize what a recipe keeps in float, wherever it stands between two pairs: to 8 bits and with one scale for
-#: all channels, which is coarser than the layer was before, and saturates where there is no integer dot product
-TURNED_OFF = ["WeightBiasQuantization"]
 
 #: operator → the axis of its weight that counts outputs (of an untransposed one)
 WEIGHT_AXES = {"Conv": 0, "Gemm": 1, "MatMul": 1}
@@ -40,13 +38,34 @@ PASSTHROUGH = (
 )  # fmt: skip
 
 
+#: option and value of the other settings that are worth trying
+ALTERNATIVES: tuple[tuple[str, str | bool], ...] = (
+    ("graph", "extended"), ("spinning", "never"),
+)  # fmt: skip
+
+#: that have no say once a graph is written as optimized, or without a second thread
+NOT_IN_ORT, NOT_ALONE = ("graph",), ("spinning",)
+
+
 class OnnxruntimeCpu(Backend):
     """Runs float and QDQ graphs; QDQ pairs become integer operators when a session opens."""
 
     accepts: ClassVar[Form] = "onnx"
 
+    graph: Level = Field(
+        default="all", description="how far the graph is optimized; `all` lays it out for the CPU, too"
+    )
+    spinning: Literal["run", "always", "never"] = Field(
+        default="run", description="whether idle threads spin: during a run, after it too, or never"
+    )
+    arena: bool = Field(default=True, description="keep memory between runs, by a plan of the first one")
+    prepacking: bool = Field(default=True, description="keep a second copy of weights in the order that kernels read")
+    format: Literal["onnx", "ort"] = Field(
+        default="onnx", description="`ort`: the graph as optimized, and the operators that a reduced build needs"
+    )
+
     def available(self) -> None:
-        _import_runtime()
+        onnx_sessions.import_runtime()
 
     def profile(self, isa: Collection[str] | None = None) -> QuantizationProfile:
         """Per-channel weights; u8 activations on x86, s8 on arm; 7-bit weights where 8 bits would saturate.
@@ -71,80 +90,89 @@ class OnnxruntimeCpu(Backend):
         )
 
     def build(self, model: Model, context: Context, folder: Path) -> Artifact:
-        files.copy(model.path, folder / MODEL)
+        requires = {
+            "onnxruntime": onnx_sessions.import_runtime().__version__,
+            "isa": environment.needed_isa(context.isa, exact=bool(model.ranges)),
+        }
+        names = [MODEL]
+        if self.format == "ort":
+            names = [ort_format.GRAPH, ort_format.OPERATORS]
+            block = ort_format.write_ort(model.path, folder, self._opening(context.threads), context.isa)
+            requires |= {} if block is None else {"channel_block": str(block)}
+        else:
+            files.copy(model.path, folder / MODEL)
         return Artifact(
             target=context.target,
             backend="onnxruntime_cpu",
-            files=list_files(folder, [MODEL]),
+            files=list_files(folder, names),
             inputs=model.inputs,
             outputs=model.outputs,
-            requires={
-                "onnxruntime": _import_runtime().__version__,
-                "isa": environment.needed_isa(context.isa, exact=bool(model.ranges)),
-            },
-            settings={"threads": context.threads, "batch": context.batch},
+            requires=requires,
+            settings={"threads": context.threads, "batch": context.batch, **self.model_dump()},
             folder=folder,
         )
 
     def open(self, artifact: Artifact) -> Session:
-        path = artifact.folder / artifact.files[0].path
-        return OnnxruntimeSession(open_runtime(str(path), int(artifact.settings["threads"])), artifact)
+        block, here = artifact.requires.get("channel_block"), str(ort_format.channel_block())
+        if block not in (None, here):
+            message = f"the graph is laid out in blocks of {block} channels, and this CPU takes {here}"
+            raise BackendError(message, "name the CPU by `isa:` of the target, or take `format: onnx`")
+        opening = onnx_sessions.recorded(OnnxruntimeCpu, artifact)._opening(int(artifact.settings["threads"]))
+        session = onnx_sessions.open_session(onnx_sessions.graph_path(artifact), opening)
+        outputs = [spec.name for spec in artifact.outputs]
+        return OnnxruntimeSession(onnx_sessions.run_on_host(session, outputs), artifact)
+
+    def alternatives(self, artifact: Artifact) -> Mapping[str, Artifact]:
+        """Less optimized graphs, which win where a layout costs more than it saves; quieter threads; no arena."""
+        options = onnx_sessions.recorded(OnnxruntimeCpu, artifact)
+        idle = (*(NOT_IN_ORT if options.format == "ort" else ()),
+                *(NOT_ALONE if int(artifact.settings["threads"]) == 1 else ()))  # fmt: skip
+        return {
+            f"{option} {_tell(value)}": artifact.model_copy(update={"settings": artifact.settings | {option: value}})
+            for option, value in ALTERNATIVES
+            if option not in idle and getattr(options, option) != value
+        }
+
+    def _opening(self, threads: int) -> Opening:
+        entries = {"run": onnx_sessions.STOP_SPINNING, "never": {"session.intra_op.allow_spinning": "0"}, "always": {}}
+        packing = {} if self.prepacking else {"session.disable_prepacking": "1"}
+        arena: dict[str, Any] = {} if self.arena else {"enable_cpu_mem_arena": False, "enable_mem_pattern": False}
+        return Opening(
+            threads=threads, level=self.graph, entries={**entries[self.spinning], **packing}, attributes=arena
+        )
 
 
 class OnnxruntimeSession(Session):
-    """One inference session; its outputs are fresh arrays."""
+    """What runs one batch, and gives fresh arrays, until it is closed."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
-        self._session: onnxruntime.InferenceSession | None = session
+    def __init__(self, run: Callable[[Arrays], Arrays], artifact: Artifact) -> None:
+        self._run: Callable[[Arrays], Arrays] | None = run
         self._inputs = artifact.inputs
-        self._outputs = [spec.name for spec in artifact.outputs]
 
     def run(self, inputs: Arrays) -> Arrays:
         check_inputs(self._inputs, inputs)
-        if self._session is None:
+        run = self._run
+        if run is None:
             raise BackendError("the session is closed")
         try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+            return run(inputs)
         except Exception as error:  # the runtime's own exceptions have no base but Exception
-            raise BackendError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime failed: {onnx_sessions.first_line(error)}") from error
 
     def close(self) -> None:
-        self._session = None
+        self._run = None
 
 
 def open_runtime(graph: str | bytes, threads: int, **settings: Any) -> onnxruntime.InferenceSession:
-    """ONNX Runtime's own session, as every artifact is opened; `graph` is a path or the bytes of one.
+    """ONNX Runtime's own session, as an artifact is opened that was built without options; `graph`: a path or bytes.
 
     `settings` are further attributes of its `SessionOptions`: `explain` turns profiling on by them.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph.
     """
-    runtime: Any = _import_runtime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 4  # what goes wrong is raised; the log would say it twice
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    for name, value in settings.items():
-        setattr(options, name, value)
-    providers = ["CPUExecutionProvider"]
-    try:
-        return runtime.InferenceSession(graph, options, providers=providers, disabled_optimizers=TURNED_OFF)
-    except Exception as error:  # the runtime's own exceptions have no base but Exception
-        named = f"`{graph}`" if isinstance(graph, str) else "the graph"
-        raise BackendError(f"ONNX Runtime cannot run {named}: {_first_line(error)}") from error
+    return onnx_sessions.open_session(graph, Opening(threads=threads, attributes=settings))
 
 
-def _import_runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingError("`onnxruntime_cpu` needs ONNX Runtime, which is not installed", INSTALL) from error
-    return onnxruntime
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _tell(value: str | bool) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper
 
-from edgeopt import environment, onnx_graph
+from edgeopt import environment, onnx_graph, onnx_sessions
 from edgeopt.backends import zeros
+from edgeopt.backends.null import Null
 from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu, open_runtime
 from edgeopt.context import Context
 from edgeopt.errors import BackendError, MissingError
 from edgeopt.model import ActivationRange, Artifact, Model
+from edgeopt.onnx_sessions import Opening
 from edgeopt.quantization.arithmetic import Range
 from edgeopt.quantization.fold import fold
 from edgeopt.quantization.insert import insert_pairs
@@ -23,8 +26,9 @@ from edgeopt.quantization.placement import make_placement
 from edgeopt.quantization.scheme import make_scheme
 
 
-def build(model: Model, folder: Path) -> Artifact:
-    return OnnxruntimeCpu().build(model, Context(folder=folder, target="here"), folder)
+def build(model: Model, folder: Path, threads: int = 1, **options: object) -> Artifact:
+    context = Context(folder=folder, target="here", threads=threads)
+    return OnnxruntimeCpu.model_validate(options).build(model, context, folder)
 
 
 def set_machine(patch: pytest.MonkeyPatch, machine: str, *isa: str) -> None:
@@ -161,3 +165,83 @@ def test_the_profile_follows_a_cpu_that_the_recipe_declares() -> None:
     assert [profile.weight_bits for profile in found.values()] == [7, 8, 8, 8]
     assert OnnxruntimeCpu().profile(["asimd", "asimddp"]).activation_dtype == "int8"
     assert found["avx512_vnni"].activation_dtype == "uint8"
+
+
+@pytest.fixture
+def opened_by(monkeypatch: pytest.MonkeyPatch) -> list[onnxruntime.SessionOptions]:
+    """The options of each of ONNX Runtime's sessions that the backend has opened, as ONNX Runtime has them."""
+    found = []
+    open_session = onnx_sessions.open_session
+
+    def watched(graph: str | bytes, opening: Opening) -> onnxruntime.InferenceSession:
+        session = open_session(graph, opening)
+        found.append(session.get_session_options())
+        return session
+
+    monkeypatch.setattr(onnx_sessions, "open_session", watched)
+    return found
+
+
+def entry(options: onnxruntime.SessionOptions, name: str) -> str | None:
+    try:
+        return str(options.get_session_config_entry(name))
+    except RuntimeError:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("option", "level", "arena", "entries"),
+    [
+        ({}, "ORT_ENABLE_ALL", True, {"session.force_spinning_stop": "1"}),
+        ({"graph": "extended"}, "ORT_ENABLE_EXTENDED", True, {"session.force_spinning_stop": "1"}),
+        ({"graph": "basic"}, "ORT_ENABLE_BASIC", True, {"session.force_spinning_stop": "1"}),
+        ({"graph": "none"}, "ORT_DISABLE_ALL", True, {"session.force_spinning_stop": "1"}),
+        ({"spinning": "never"}, "ORT_ENABLE_ALL", True, {"session.intra_op.allow_spinning": "0"}),
+        ({"spinning": "always"}, "ORT_ENABLE_ALL", True, {}),
+        ({"arena": False}, "ORT_ENABLE_ALL", False, {"session.force_spinning_stop": "1"}),
+        (
+            {"prepacking": False}, "ORT_ENABLE_ALL", True,
+            {"session.force_spinning_stop": "1", "session.disable_prepacking": "1"},
+        ),
+    ],
+)  # fmt: skip
+def test_an_artifact_opens_with_the_options_that_it_was_built_with(
+    onnx_model: Model, tmp_path: Path, opened_by: list[onnxruntime.SessionOptions],
+    option: dict[str, object], level: str, arena: bool, entries: dict[str, str],
+) -> None:  # fmt: skip
+    artifact = build(onnx_model, tmp_path, threads=2, **option)
+    OnnxruntimeCpu().open(artifact)
+    (options,) = opened_by
+    assert options.graph_optimization_level.name == level
+    assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (arena, arena)
+    assert options.intra_op_num_threads == 2
+    known = ("session.force_spinning_stop", "session.intra_op.allow_spinning", "session.disable_prepacking")
+    assert {name: value for name in known if (value := entry(options, name)) is not None} == entries
+
+
+@pytest.mark.parametrize("form", ["onnx", "ort"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_alternative_opens_and_agrees(onnx_model: Model, tmp_path: Path, form: str, threads: int) -> None:
+    artifact = build(onnx_model, tmp_path, threads, format=form)
+    inputs = onnx_graph.random_inputs(artifact.inputs, 2, seed=0)
+    with OnnxruntimeCpu().open(artifact) as session:
+        expected = session.run(inputs)["output"]
+    found = OnnxruntimeCpu().alternatives(artifact)
+    assert set(found) == ({"graph extended"} if form == "onnx" else set()) | (
+        {"spinning never"} if threads > 1 else set()
+    )
+    for name, other in found.items():
+        assert other.files == artifact.files
+        assert other.digest() != artifact.digest(), name
+        with OnnxruntimeCpu().open(other) as session:
+            np.testing.assert_allclose(session.run(inputs)["output"], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_what_an_artifact_is_set_to_is_no_alternative(onnx_model: Model, tmp_path: Path) -> None:
+    artifact = build(onnx_model, tmp_path, 2, graph="extended", spinning="never")
+    assert OnnxruntimeCpu().alternatives(artifact) == {}
+
+
+def test_most_backends_have_no_alternatives(onnx_model: Model, tmp_path: Path) -> None:
+    artifact = Null().build(onnx_model, Context(folder=tmp_path), tmp_path)
+    assert Null().alternatives(artifact) == {}
