@@ -40,18 +40,48 @@ def read_tensors(path: Path, key: str | None = None, strip_prefix: str = "") -> 
         SourceError: it is no such file, has no `key`, or holds something else than dense tensors.
         TrustError: it is a pickle that wants to run code.
     """
+    if key is not None and path.suffix.lower() == ".safetensors" and path.is_file():
+        raise SourceError(f"`{path}` has no `{key}`: a safetensors file holds tensors only", "take `key:` away")
+    return _strip(_choose(_read(path), key, path), strip_prefix, path)
+
+
+def find_state_dicts(path: Path) -> dict[str | None, str]:
+    """Where in a checkpoint state dicts lie: the `key` of each → what all of its tensor names begin with, as `module.`.
+
+    The key is None where the file is a state dict itself.
+
+    Raises:
+        SourceError: it is no checkpoint, or there is none in it.
+        TrustError: it is a pickle that wants to run code.
+    """
+    content = _read(path)
+    if not isinstance(content, Mapping) or not _is_state_dict(content):
+        inner = content.items() if isinstance(content, Mapping) else ()
+        found: dict[str | None, str] = {str(key): _front(value) for key, value in inner if _is_state_dict(value)}
+        if found:
+            return found
+    return {None: _front(_choose(content, None, path))}
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, Mapping) and bool(content) and not any(_flaw(*item) for item in content.items())
+
+
+def _front(names: Mapping[str, Any]) -> str:
+    fronts = {name.partition(".")[0] for name in names if "." in name}
+    return f"{fronts.pop()}." if len(fronts) == 1 and all("." in name for name in names) else ""
+
+
+def _read(path: Path) -> Any:
+    """What a checkpoint holds, read by what its suffix says."""
     if not path.is_file():
         raise SourceError(f"there is no file `{path}`", did_you_mean(path.name, _neighbours(path)))
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        if key is not None:
-            raise SourceError(f"`{path}` has no `{key}`: a safetensors file holds tensors only", "take `key:` away")
-        content: Any = _read_safetensors(path)
-    elif suffix in PICKLES:
-        content = _read_pickle(path)
-    else:
-        raise SourceError(f"`{path}` has an unknown suffix `{suffix}`", f"known: .safetensors, {', '.join(PICKLES)}")
-    return _strip(_choose(content, key, path), strip_prefix, path)
+        return _read_safetensors(path)
+    if suffix in PICKLES:
+        return _read_pickle(path)
+    raise SourceError(f"`{path}` has an unknown suffix `{suffix}`", f"known: .safetensors, {', '.join(PICKLES)}")
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

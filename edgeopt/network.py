@@ -225,11 +225,19 @@ def _list_some(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def _guess_prefix(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """The hint: the prefix that stands before every wanted name, if there is one."""
+def find_prefix(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What stands in `found` before every name that is wanted; empty where nothing does."""
     first = next(iter(wanted), "")
     for name in found:
         prefix = name.removesuffix(first)
         if prefix.endswith(".") and all(prefix + each in found for each in wanted if not each.endswith(OPTIONAL)):
-            return f"try `strip_prefix: {prefix}`"
+            return prefix
+    return ""
+
+
+def _guess_prefix(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The hint where tensors do not fit."""
+    prefix = find_prefix(wanted, found)
+    if prefix:
+        return f"try `strip_prefix: {prefix}`"
     return "check that `factory:`, `options:` and `weights:` belong together"

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from edgeopt.checkpoint import read_tensors
+from edgeopt.checkpoint import find_state_dicts, read_tensors
 from edgeopt.errors import EdgeoptError, SourceError, TrustError
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(3), "n": torch.tensor(7)}
@@ -192,3 +192,19 @@ def test_a_missing_file_comes_with_the_nearest(tmp_path: Path) -> None:
     save(tmp_path / "resnet.pth", TENSORS)
     assert fault(tmp_path / "renset.pth").hint == "did you mean `resnet.pth`?"
     assert fault(tmp_path / "absent" / "resnet.pth").hint == ""
+
+
+def test_state_dicts_are_found_with_what_their_names_begin_with(tmp_path: Path) -> None:
+    wrapped = {f"module.{name}": tensor for name, tensor in TENSORS.items()}
+    assert find_state_dicts(save(tmp_path / "plain.pt", TENSORS)) == {None: ""}
+    assert find_state_dicts(save(tmp_path / "wrapped.pt", wrapped)) == {None: "module."}
+    content = {"epoch": 3, "model": TENSORS, "ema": wrapped, "optimizer": {"state": {}}, "empty": {}}
+    assert find_state_dicts(save(tmp_path / "many.pt", content)) == {"model": "", "ema": "module."}
+
+
+def test_a_checkpoint_without_a_state_dict_is_refused_where_it_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is not a state dict: `epoch` is a int"):
+        find_state_dicts(save(tmp_path / "none.pt", {"epoch": 3}))
+    with pytest.raises(TrustError):
+        find_state_dicts(save(tmp_path / "evil.pt", {"model": Evil(tmp_path / "canary")}))
+    assert not (tmp_path / "canary").exists()

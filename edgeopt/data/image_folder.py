@@ -71,6 +71,15 @@ class ImageFolderDataset(Dataset):
             yield hashlib.sha256(_read(file)).hexdigest()
 
 
+def class_names(path: Path) -> list[str]:
+    """The names of the class folders, in the order of the labels that they stand for where no other is given.
+
+    Raises:
+        DataError: there is no such folder, or it is not laid out as classes.
+    """
+    return [folder.name for folder in _class_folders(path)]
+
+
 def load_image(path: str | Path) -> NDArray[np.uint8]:
     """An image file as RGB, (3, H, W) uint8: transparency is dropped, and a rotation noted in the file is not applied.
 

@@ -33,6 +33,17 @@ class Npz(DataFormat):
         return NpzDataset(path, inputs, classes)
 
 
+def input_names(path: Path) -> list[str]:
+    """The names of the arrays in the file, `labels` left out.
+
+    Raises:
+        DataError: it is no .npz file.
+    """
+    with _named_faults(path), zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    return [name for name in names if name != LABELS]
+
+
 @dataclass(frozen=True)
 class Header:
     """What the header of an array in the file says, and where its rows begin."""

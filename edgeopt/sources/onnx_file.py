@@ -46,6 +46,19 @@ class OnnxFile(Source):
         return write_model(model, folder), _describe(graph)
 
 
+def read_inputs(path: Path) -> tuple[TensorSpec, ...]:
+    """What a worker runs: the inputs as the file declares them, its open axes by their symbols.
+
+    Raises:
+        SourceError: it is no ONNX file, or not one that edgeopt takes.
+    """
+    from edgeopt import onnx_graph
+
+    graph = onnx_graph.load_graph(path)
+    _check(graph, path)
+    return onnx_graph.input_specs(graph)
+
+
 def _check(graph: onnx.ModelProto, path: Path) -> None:
     """Refuse what does not follow the standard, and what no edge backend runs."""
     import onnx

@@ -37,6 +37,22 @@ class TorchFactory(Source):
         return network.write_network(module, model, folder), _describe(module, inputs)
 
 
+def find_prefix(request: SourceRequest) -> str:
+    """What a worker runs: what the tensor names of the checkpoint begin with and those of the network do not.
+
+    Raises:
+        SourceError: the factory fails, or the checkpoint holds no tensors.
+        TrustError: the checkpoint is a pickle that wants to run code.
+    """
+    from edgeopt import checkpoint, network
+
+    assert request.factory is not None
+    assert request.weights is not None
+    tensors = checkpoint.read_tensors(request.weights, request.key)  # before any code of the user's runs
+    module = network.call_factory(request.root, request.factory, request.options)
+    return network.find_prefix(module.state_dict(), tensors)
+
+
 def _run(module: nn.Module, inputs: tuple[TensorSpec, ...], request: SourceRequest) -> tuple[TensorSpec, ...]:
     """Run the network once, and describe what comes out."""
     import torch

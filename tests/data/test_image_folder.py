@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeopt.data.image_folder import ImageFolder, ImageFolderDataset, load_image
+from edgeopt.data.image_folder import ImageFolder, ImageFolderDataset, class_names, load_image
 from edgeopt.errors import DataError
 
 RAMP = np.arange(12 * 10 * 3, dtype=np.uint16).reshape(12, 10, 3).astype(np.uint8)
@@ -137,3 +137,10 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
 def test_a_network_with_two_inputs_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="feeds one input, the network has 2: left, right"):
         ImageFolder().open(folder, ["left", "right"], None)
+
+
+def test_class_names_are_in_the_order_of_the_labels(folder: Path) -> None:
+    assert class_names(folder) == ["cat", "dog"]
+    dataset = open_split(folder)
+    for index, label in enumerate(dataset.labels()):
+        assert f"/{class_names(folder)[label]}/" in dataset.name(index)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeopt.data.npz import Npz, NpzDataset
+from edgeopt.data.npz import Npz, NpzDataset, input_names
 from edgeopt.errors import DataError
 
 
@@ -231,3 +231,9 @@ def test_an_array_that_nothing_uses_is_named_where_there_are_no_labels(tmp_path:
     with pytest.raises(DataError, match="has no `labels`, and `y`, which nothing uses"):
         open_split(write(tmp_path, image=images(), y=rows))
     assert open_split(write(tmp_path, image=images(), labels=rows, names=rows)).labels() is not None
+
+
+def test_the_arrays_of_a_file_but_its_labels_are_its_inputs(tmp_path: Path) -> None:
+    assert input_names(write(tmp_path, left=images(), labels=np.zeros(6, int), right=images())) == ["left", "right"]
+    with pytest.raises(DataError, match=r"is not a sound \.npz file"):
+        input_names(tmp_path / "nowhere.npz")

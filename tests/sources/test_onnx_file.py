@@ -16,6 +16,7 @@ from edgeopt.errors import SourceError
 from edgeopt.model import TensorSpec, load_model
 from edgeopt.onnx_graph import load_graph
 from edgeopt.sources import SourceRequest, load_source
+from edgeopt.sources.onnx_file import read_inputs
 
 Shape = Sequence[int | str | None]
 
@@ -221,3 +222,8 @@ def test_loading_twice_gives_the_same_digest(tmp_path: Path) -> None:
     request = make_request(tmp_path, make_graph())
     digests = {load_source("onnx_file", request, tmp_path / name)[0].digest() for name in ("one", "two")}
     assert len(digests) == 1
+
+
+def test_inputs_are_read_as_they_are_declared(tmp_path: Path) -> None:
+    onnx.save(make_graph(("n", 1, "h", None)), tmp_path / "net.onnx")
+    assert read_inputs(tmp_path / "net.onnx") == (TensorSpec(name="image", shape=("n", 1, "h", "image_3")),)

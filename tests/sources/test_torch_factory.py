@@ -13,6 +13,7 @@ from edgeopt.errors import EdgeoptError, SourceError, TrustError
 from edgeopt.model import TensorSpec, load_model
 from edgeopt.network import call_factory, make_network
 from edgeopt.sources import SourceRequest, load_source
+from edgeopt.sources.torch_factory import find_prefix
 
 FACTORY = """
 import torch
@@ -141,3 +142,11 @@ def test_loading_twice_gives_the_same_digest(tmp_path: Path) -> None:
     request = make_request(tmp_path)
     digests = {load_source("torch_factory", request, tmp_path / name)[0].digest() for name in ("one", "two")}
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "net.module."])
+def test_the_prefix_of_a_checkpoint_is_found_by_the_names_of_the_network(tmp_path: Path, prefix: str) -> None:
+    request = make_request(tmp_path)
+    tensors = safetensors.torch.load_file(tmp_path / "net.safetensors")
+    torch.save({f"{prefix}{name}": tensor for name, tensor in tensors.items()}, tmp_path / "net.pt")
+    assert find_prefix(request.model_copy(update={"weights": tmp_path / "net.pt"})) == prefix
