@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from edgeopt.recipe import Recipe
 
 REASONS_SHOWN = 2
 
@@ -24,21 +27,26 @@ def command(recipe: str, targets: tuple[str, ...], overrides: tuple[str, ...], a
     Example:
       edgeopt plan recipes/digits.yaml
     """
-    from edgeopt.plan import make_plan
     from edgeopt.recipe import load_recipe
+
+    show_plan(load_recipe(recipe, overrides), targets, as_json=as_json)
+
+
+def show_plan(recipe: Recipe, targets: tuple[str, ...] = (), *, as_json: bool = False) -> None:
+    """Print each step of a recipe, with why it would run."""
+    from edgeopt.plan import make_plan
     from edgeopt.store import Store
 
     store = Store()
-    loaded = load_recipe(recipe, overrides)
-    plan = make_plan(loaded, store, targets)
+    plan = make_plan(recipe, store, targets)
     rows = _rows(plan, store)
     for note in store.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
-        click.echo(json.dumps({"name": loaded.name, "steps": rows}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"name": recipe.name, "steps": rows}, indent=2, ensure_ascii=False))
         return
     stored = sum(row["stored"] for row in rows)
-    click.echo(f"{loaded.name} · {len(plan.targets)} target(s) · {len(rows)} steps, {stored} stored\n")
+    click.echo(f"{recipe.name} · {len(plan.targets)} target(s) · {len(rows)} steps, {stored} stored\n")
     for row in rows:
         click.echo(f"  {row['id']:44.44} {'stored' if row['stored'] else 'run   '}  {row['why']}")
 

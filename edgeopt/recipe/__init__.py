@@ -29,7 +29,7 @@ from edgeopt.recipe.sections import (
 
 __all__ = [
     "BackendEntry", "Budgets", "DataSection", "MeasureSection", "ModelSection", "PassStep", "Recipe", "SplitSection",
-    "Target", "Variant", "effective_budgets", "load_budgets", "load_recipe",
+    "Target", "Variant", "effective_budgets", "load_budgets", "load_recipe", "make_recipe",
 ]  # fmt: skip
 
 
@@ -41,7 +41,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the recipe is not sound; the message has a line for each fault.
     """
     path = Path(path)
-    text = _read(path)
+    return make_recipe(_read(path), path, overrides)
+
+
+def make_recipe(text: str, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that `text` is when it lies at `path`, which need not be there yet: paths are relative to its folder.
+
+    Raises:
+        RecipeError: the recipe is not sound; the message has a line for each fault.
+    """
     document = parse(text)
     for override in overrides:
         document.override(override)
