@@ -8,7 +8,7 @@ nothing unless the list ends with it: ONNX Runtime by itself would run there wha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +16,7 @@ from edgeopt import environment, files, onnx_sessions
 from edgeopt.backends import Backend, Session, zeros
 from edgeopt.backends.onnxruntime_cpu import OnnxruntimeSession
 from edgeopt.backends.onnxruntime_cuda import OnnxruntimeCuda
+from edgeopt.backends.onnxruntime_tensorrt import precision_flags
 from edgeopt.context import Context
 from edgeopt.errors import did_you_mean
 from edgeopt.model import Artifact, Form, Model, list_files
@@ -62,13 +63,14 @@ class Hybrid(Backend):
     def available(self) -> None:
         onnx_sessions.require_providers(self.providers)
         for name in set(ON_GPU).intersection(self.providers):
-            gpu.require_gpu(name)
+            gpu.require_gpu(name, int(self.provider_options.get(name, {}).get("device_id", 0)))
 
     def machine(self) -> dict[str, str]:
         return gpu.machine() if set(ON_GPU).intersection(self.providers) else {}
 
     def build(self, model: Model, context: Context, folder: Path) -> Artifact:
         files.copy(model.path, folder / MODEL)
+        options = self._completed(model.path)
         artifact = Artifact(
             target=context.target,
             backend="hybrid",
@@ -80,10 +82,10 @@ class Hybrid(Backend):
                 "isa": environment.needed_isa(context.isa, exact=bool(model.ranges)),
                 "providers": ", ".join(self.providers),
             },
-            settings={"threads": context.threads, "batch": context.batch, **self.model_dump(mode="json")},
+            settings={"threads": context.threads, "batch": context.batch, **options.model_dump(mode="json")},
             folder=folder,
         )
-        seen = self._opening(context.threads, also=CPU)
+        seen = options._opening(context.threads, also=CPU)
         coverage = take_coverage(onnx_sessions.graph_path(artifact), seen, zeros(artifact, context.batch))
         coverage.require(self.providers)
         return artifact.model_copy(update={"facts": coverage.facts()})
@@ -96,11 +98,17 @@ class Hybrid(Backend):
         outputs = [spec.name for spec in artifact.outputs]
         return OnnxruntimeSession(onnx_sessions.run_on_host(session, outputs), artifact)
 
+    def _completed(self, graph: Path) -> Hybrid:
+        """With what providers of GPUs must be told beside the recipe: no rounding of float, the graph's integers."""
+        known = {"cuda": OnnxruntimeCuda().provider_options()} if "cuda" in self.providers else {}
+        if "tensorrt" in self.providers:
+            from edgeopt.onnx_graph import load_graph
+
+            known["tensorrt"] = precision_flags(load_graph(graph))
+        merged = {name: known.get(name, {}) | self.provider_options.get(name, {}) for name in self.providers}
+        return self.model_copy(update={"provider_options": {name: given for name, given in merged.items() if given}})
+
     def _opening(self, threads: int, also: str = "") -> Opening:
         """How a session opens; `also`: a provider that takes what those of the recipe leave, to name what that is."""
-        known: dict[str, dict[str, Any]] = {"cuda": OnnxruntimeCuda().provider_options()}
         names = dict.fromkeys((*self.providers, *([also] if also else [])))
-        return Opening(
-            threads=threads,
-            providers={name: {**known.get(name, {}), **self.provider_options.get(name, {})} for name in names},
-        )
+        return Opening(threads=threads, providers={name: self.provider_options.get(name, {}) for name in names})

@@ -1,8 +1,8 @@
-"""ONNX Runtime's sessions, as every backend of it opens them, and what each of those that it names `providers` ran.
+"""ONNX Runtime's sessions, opened in one way for all backends that use it: on the CPU, on GPUs, over several devices.
 
-ONNX Runtime runs what a provider does not take on the CPU, and says nothing: a provider that its wheel lacks, or whose
-libraries are not found, is left out in silence, and the whole network runs on the CPU. So what is asked for is held
-against what is there, before and after a session opens, and `coverage.py` looks at what really ran where.
+What one of its providers does not take, ONNX Runtime runs on the CPU, and says nothing; a provider that its wheel lacks
+or whose libraries are not found is left out in silence, and the whole network runs on the CPU. So what is asked for is
+held against what is there before a session opens and after, and `coverage.py` looks at what really ran where.
 """
 
 from __future__ import annotations

@@ -33,6 +33,9 @@ TENSORRT_LIBRARIES = ("libnvinfer.so*", "libnvinfer_plugin.so*", "libnvonnxparse
 #: loaded by the provider when the first convolution runs; every wheel since 1.19 takes this one
 CUDNN = "libcudnn.so.9"
 
+#: the driver's numbers of the two halves of a compute capability
+CAPABILITY = (75, 76)
+
 
 def require_gpu(provider: str, device: int = 0) -> None:
     """Return if `provider`, `cuda` or `tensorrt`, can run on that GPU here.
@@ -56,13 +59,22 @@ def count_gpus() -> int:
     Raises:
         MissingError: there is no driver.
     """
-    try:
-        driver: Any = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise MissingError("NVIDIA's driver is not installed", ELSEWHERE) from error
-    count = ctypes.c_int(0)
+    driver, count = _driver(), ctypes.c_int(0)
     works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
     return count.value if works else 0
+
+
+def compute_capability(device: int) -> str:
+    """Of a GPU by its number in this process, such as `8.7`.
+
+    Raises:
+        MissingError: there is no driver.
+    """
+    driver, found = _driver(), [ctypes.c_int(0), ctypes.c_int(0)]
+    driver.cuInit(0)
+    for attribute, value in zip(CAPABILITY, found, strict=True):
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    return ".".join(str(value.value) for value in found)
 
 
 def preload(runtime: Any) -> None:
@@ -83,10 +95,11 @@ def machine() -> dict[str, str]:
     return {"gpus": gpus, "onnxruntime-gpu": environment.library_version("onnxruntime-gpu") or ""}
 
 
-def compute_capability(device: int) -> str:
-    """Of a GPU, such as `8.7`, or `unknown` where NVIDIA's management library does not answer."""
-    gpus = environment.gpus()
-    return gpus[device]["compute_capability"] if device < len(gpus) else "unknown"
+def _driver() -> Any:
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise MissingError("NVIDIA's driver is not installed", ELSEWHERE) from error
 
 
 def _load(folder: Path, provider: str) -> None:

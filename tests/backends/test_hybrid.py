@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from edgeopt.backends import build_artifact, opened, zeros
 from edgeopt.backends.hybrid import Hybrid
+from edgeopt.backends.onnxruntime_cuda import OnnxruntimeCuda
 from edgeopt.context import Context
 from edgeopt.errors import BackendError, MissingError
 from edgeopt.model import Model
@@ -67,8 +68,14 @@ def test_a_node_that_only_the_cpu_took_fails_a_build_that_does_not_name_the_cpu(
 def test_options_of_a_provider_reach_onnx_runtime() -> None:
     hybrid = Hybrid(providers=("openvino", "cpu"), provider_options={"openvino": {"device_type": "GPU"}})
     assert hybrid._opening(2).providers == {"openvino": {"device_type": "GPU"}, "cpu": {}}
-    assert Hybrid(providers=("cuda",))._opening(1).providers["cuda"]["use_tf32"] == "0"
     assert list(Hybrid(providers=("openvino",))._opening(1, also="cpu").providers) == ["openvino", "cpu"]
+
+
+def test_gpus_are_told_what_their_own_backends_tell_them(onnx_model: Model) -> None:
+    given = {"cuda": {"use_tf32": "1"}, "openvino": {"device_type": "GPU"}}
+    found = Hybrid(providers=("cuda", "openvino", "cpu"), provider_options=given)._completed(onnx_model.path)
+    assert found.provider_options == given | {"cuda": OnnxruntimeCuda(use_tf32=True).provider_options()}
+    assert Hybrid(providers=("tensorrt", "cpu"))._completed(onnx_model.path).provider_options == {}  # a float graph
 
 
 def test_only_the_listed_providers_may_run_nodes() -> None:
