@@ -14,10 +14,11 @@ Ratios are of time: what is above 1 is slower.
 - `graph: extended`, without the layout in blocks, takes 1.34, 1.54 and 3.1 in float, and 1.02, 1.07 and 1.13 in INT8.
   `basic` and `none` take as much in float, and 2.8, 2.9 and 4.7 in INT8, where they fuse no pair. `extended` wins a
   little where channels are no multiple of 4: 1.00 with 9 or 33 of them, 0.98 to 0.99 with a Transpose in each layer.
-- `spinning: never`, with two threads, takes 1.05 to 1.08 where two cores are free. Where others want them, too, it can
-  win: it took 0.69 of the time of ResNet-20 in float, between 0.38 and 0.99.
+- `spinning: never`, with two threads, takes 1.05 to 1.08 where two cores are free, and `always` 0.98 to 1.00. Where
+  other jobs want the cores, both can win: on ResNet-20 and the digits network in float they took 0.62 to 0.69 and 0.37
+  to 0.42 (intervals from 0.3 to 0.99). `never` is worth trying; `always` wins from whoever is beside it, so you say it.
 - `arena: false` takes 1.00 to 1.02, and saves nothing of the peak of memory (0.98 to 1.01).
-- `prepacking: false` takes 1.00 in float and 1.5 to 1.7 in INT8, and saves nothing either (0.98 to 1.01): small networks.
+- `prepacking: false` takes 1.00 in float and 1.5 to 1.7 in INT8, and saves nothing of the peak either (0.98 to 1.01).
 - `format: ort` takes 0.99 to 1.00 and gives the same bits. It opens in 0.6 to 0.9 of the time and has 0.91 to 0.98 of
   the peak; the file is 1.01 to 1.15 times as large. Its bytes differ from build to build, in the order of entries.
 """
