@@ -95,6 +95,9 @@ def make_reference() -> str:
         lines.append(f"## {title}")
         rows = [(name, inspect.getdoc(registry.resolve(kind, name)) or "") for name in registry.names(kind)]
         lines.append("\n".join(f"- `{name}`: {doc.splitlines()[0]}" for name, doc in rows))
+        for name in registry.names(kind) if kind == "backends" else ():
+            table = options_table(registry.resolve(kind, name))
+            lines += [f"### `{name}`", "\n".join(table)] if len(table) > 2 else []
     return "\n\n".join(lines) + "\n"
 
 
