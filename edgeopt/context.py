@@ -19,6 +19,9 @@ from edgeopt.workers import Progress, report_progress
 #: a checkpoint begins with the SHA-256 of the rest
 DIGEST_BYTES = hashlib.sha256().digest_size
 
+#: in place of the key of data, in the memos that builds keep for one another
+BUILDS = "builds"
+
 
 @dataclass(frozen=True)
 class Checkpoints:

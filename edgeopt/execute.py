@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeopt import registry, workers
 from edgeopt.baseline import load_preprocess
-from edgeopt.context import AccuracyGoal, Checkpoints, Context, Memo, Timer
+from edgeopt.context import BUILDS, AccuracyGoal, Checkpoints, Context, Memo, Timer
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits
 from edgeopt.errors import EdgeoptError
@@ -27,9 +27,6 @@ from edgeopt.workers import Limits, Progress
 
 #: of one step, unless the caller sets others: they stop what hangs, not what is slow
 LIMITS = Limits(seconds=86_400.0)
-
-#: what builds keep for one another is not of any data
-BUILDS = "builds"
 
 #: waiting threads give their core away: on a shared machine, spinning costs a pass several times its time
 YIELDING = {"OMP_WAIT_POLICY": "PASSIVE"}

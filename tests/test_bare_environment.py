@@ -21,7 +21,10 @@ import edgeopt
 ROOT = Path(__file__).parents[1]
 
 #: what a device imports; folders with all their files
-BASE = ("errors", "files", "model", "registry", "environment", "workers", "data", "recipe", "context", "bundle")
+BASE = (
+    "errors", "files", "model", "registry", "environment", "workers", "data", "recipe", "context", "engines", "bundle",
+    "device", "store", "backends.tensorrt",
+)  # fmt: skip
 
 BLOCKED = """if True:
     import importlib, sys

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeopt import registry
-from edgeopt.context import Context
+from edgeopt.context import BUILDS, Context, Memo
 from edgeopt.errors import BackendError, MissingError, unforeseen
 from edgeopt.model import Artifact, Form, Model, QuantizationProfile, TensorSpec, Value
 
@@ -119,6 +119,14 @@ class Backend(Value):
         """
         return {}
 
+    def finish(self, planned: Artifact, context: Context, folder: Path) -> Artifact:
+        """Build into `folder`, where this backend is `available`, what `prepare` planned elsewhere.
+
+        Raises:
+            BackendError: this backend plans nothing.
+        """
+        raise BackendError(f"`{planned.backend}` builds nothing from a plan")
+
     def simulate(self, artifact: Artifact) -> Session:
         """Open what `prepare` left: the same numbers as far as they can be known here, and not the same speed.
 
@@ -205,6 +213,22 @@ def check_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> dict[str, int]:
 
 def _shape(shape: Sequence[int | str]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+def build_planned(planned: Artifact, folder: Path, memos: Path) -> Artifact:
+    """What a worker runs on the device: build what was planned elsewhere, then open it and run it once on zeros.
+
+    Raises:
+        BackendError: the backend failed, whatever it raised.
+        MissingError: it is not installed, or there is no such device.
+    """
+    with backend_errors(planned.backend, "build what was planned"):
+        backend = get(planned.backend)
+        backend.available()
+        artifact = backend.finish(planned, Context(folder=folder, memo=Memo(memos, BUILDS)), folder)
+    with opened(artifact) as session, backend_errors(planned.backend, "run what it built"):
+        session.run(zeros(artifact, int(artifact.settings["batch"])))
+    return artifact
 
 
 def zeros(artifact: Artifact, batch: int) -> Arrays:

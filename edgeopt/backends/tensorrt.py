@@ -21,7 +21,7 @@ from edgeopt.engines import library
 from edgeopt.engines.binding import describe_machine
 from edgeopt.engines.build import build_engine
 from edgeopt.engines.comparison import compare_outputs, write_expected
-from edgeopt.engines.engine import Engine
+from edgeopt.engines.engine import Engine, check_files
 from edgeopt.engines.inspection import Precisions
 from edgeopt.engines.plan import (
     ENGINE_FILE,
@@ -65,7 +65,11 @@ class Tensorrt(EngineOptions, Backend):
 
     def build(self, model: Model, context: Context, folder: Path) -> Artifact:
         plan = self._prepare(model, context, folder)
-        return finish(plan, folder, context, folder)
+        return _finish(plan, folder, context, folder)
+
+    def finish(self, planned: Artifact, context: Context, folder: Path) -> Artifact:
+        check_files(planned)
+        return _finish(load_plan(planned.folder), planned.folder, context, folder)
 
     def prepare(self, model: Model, context: Context, folder: Path, missing: MissingError) -> Artifact:
         plan = self._prepare(model, context, folder)
@@ -101,11 +105,11 @@ class Tensorrt(EngineOptions, Backend):
         require_legal(graph, TENSORRT)
         plan = BuildPlan(
             target=context.target, inputs=model.inputs, outputs=model.outputs, threads=context.threads,
-            batch=context.batch, precision=_precision(graph),
+            batch=context.batch, asked=_asked(graph),
             options=EngineOptions(**self.model_dump(include=set(EngineOptions.model_fields))),
         )  # fmt: skip
         inputs = onnx_graph.random_inputs(plan.usual_inputs(), context.batch, SEED)
-        session = onnx_graph.make_session(graph, context.threads, as_written=True)
+        session = _simulating(graph, context.threads)
         files.copy(model.path, folder / GRAPH_FILE)
         write_plan(plan, folder)
         write_expected(inputs, onnx_graph.run_session(session, inputs), folder)
@@ -138,8 +142,8 @@ class SimulatedSession(Session):
         from edgeopt import onnx_graph
 
         self._inputs = artifact.inputs
-        graph = (artifact.folder / GRAPH_FILE).read_bytes()
-        self._session: Any = onnx_graph.make_session(graph, int(artifact.settings["threads"]), as_written=True)
+        graph = onnx_graph.load_graph(artifact.folder / GRAPH_FILE)
+        self._session: Any = _simulating(graph, int(artifact.settings["threads"]))
 
     def run(self, inputs: Arrays) -> Arrays:
         from edgeopt import onnx_graph
@@ -153,7 +157,16 @@ class SimulatedSession(Session):
         self._session = None
 
 
-def finish(plan: BuildPlan, origin: Path, context: Context, folder: Path) -> Artifact:
+def _simulating(graph: onnx.ModelProto, threads: int) -> Any:
+    """An ONNX Runtime session in which pairs and float16 round as they do on a GPU."""
+    from edgeopt import onnx_graph
+    from edgeopt.quantization.half_simulation import simulate
+
+    rounded = simulate(graph) if "float16" in _asked(graph).values() else graph
+    return onnx_graph.make_session(rounded, threads, as_written=True)
+
+
+def _finish(plan: BuildPlan, origin: Path, context: Context, folder: Path) -> Artifact:
     """Build what a plan in `origin` says into `folder`, and look at what came out.
 
     Raises:
@@ -172,7 +185,7 @@ def finish(plan: BuildPlan, origin: Path, context: Context, folder: Path) -> Art
     )  # fmt: skip
     with contextlib.closing(Engine(artifact)) as engine:
         error = compare_outputs(engine.run, plan, origin)
-        facts = Precisions(plan.precision, engine.layers()).facts()
+        facts = Precisions(plan.asked, engine.layers()).facts()
     for name in (GRAPH_FILE, PLAN_FILE, EXPECTED_FILE):
         if origin == folder and name not in kept:
             files.remove(folder / name)
@@ -180,20 +193,16 @@ def finish(plan: BuildPlan, origin: Path, context: Context, folder: Path) -> Art
     return artifact.model_copy(update={"facts": {**facts, "error": error, "summary": summary}})
 
 
-def build_prepared(origin: Path, folder: Path) -> Artifact:
-    """What `edgeopt device build` runs in a worker: the engine of a folder that `prepare` left, into another."""
-    return finish(load_plan(origin), origin, Context(folder=folder), folder)
-
-
-def _precision(graph: onnx.ModelProto) -> Precision:
-    """The lowest precision that the graph asks for."""
-    if _has(graph, "QuantizeLinear", "DequantizeLinear"):
-        return "int8"
+def _asked(graph: onnx.ModelProto) -> dict[str, Precision]:
+    """The precision that the graph asks of each node with a weight."""
     import onnx
 
-    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.graph.initializer)
-    return "float16" if half else "float32"
-
-
-def _has(graph: Any, *operators: str) -> bool:
-    return any(node.op_type in operators for node in graph.graph.node)
+    made = {name: node.op_type for node in graph.graph.node for name in node.output}
+    halves = {one.name for one in graph.graph.initializer if one.data_type == onnx.TensorProto.FLOAT16}
+    asked: dict[str, Precision] = {}
+    for node in graph.graph.node:
+        if node.op_type in TENSORRT.weight_axes:
+            read = node.input[:2]
+            integers = all(made.get(name) == "DequantizeLinear" for name in read)
+            asked[node.name] = "int8" if integers else "float16" if halves.intersection(read) else "float32"
+    return asked

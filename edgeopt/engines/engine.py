@@ -64,8 +64,12 @@ class Engine:
             self._free.put(lane)
 
     def layers(self) -> tuple[Layer, ...]:
-        """What TensorRT tells of the layers."""
-        return inspect_engine(self._tensorrt, self._engine)
+        """What TensorRT tells of the layers, for the shapes of the last run."""
+        lane = self._take()
+        try:
+            return inspect_engine(self._tensorrt, self._engine, lane.context)
+        finally:
+            self._free.put(lane)
 
     def close(self) -> None:
         """Free everything on the GPU; safe to call twice."""

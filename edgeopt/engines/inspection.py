@@ -1,7 +1,7 @@
 """In what precision the layers of a built engine run, as TensorRT's engine inspector tells it.
 
 An engine of an int8 graph may hold layers in float: for an operator that has no integer kernel, or silently, where a
-quantization was not understood. Each layer that has weights is told apart by what it reads.
+quantization was not understood. So each layer is held against what the graph asks of the nodes that are fused in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeopt.engines.plan import Precision
+from edgeopt.engines.plan import ORDER, Precision
 from edgeopt.errors import BackendError
 
 #: words in the description of a tensor's format → precision; the first that is found counts
@@ -28,16 +28,25 @@ WEIGHTED = re.compile(r"conv|gemm|matmul|matrix|fully|dot", re.IGNORECASE)
 #: kinds that only bring tensors into another format, or nothing at all
 MOVING = re.compile(r"reformat|noop|shuffle|constant|cast|quantize|scale", re.IGNORECASE)
 
-ORDER: tuple[Precision, ...] = ("float32", "float16", "int8")
+#: what stands between the names of nodes in that of a layer, and how its metadata names one
+BETWEEN = re.compile(r"\s*\+\s*|[\[\]{},]|\.\.\.")
+NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of an engine; `precision` is that of the tensor that it reads first, None where that is not told."""
+    """One layer of an engine.
+
+    Attributes:
+        nodes: the nodes of the graph that were fused into it, and other words of its name.
+        precision: that of the tensor that it reads first; None where that is not told.
+    """
 
     name: str
     kind: str
+    nodes: frozenset[str]
     precision: Precision | None
 
     @property
@@ -45,13 +54,17 @@ class Layer:
         return bool(WEIGHTED.search(self.kind) or WEIGHTED.search(self.name)) and not MOVING.search(self.kind)
 
 
-def inspect_engine(tensorrt: Any, engine: Any) -> tuple[Layer, ...]:
+def inspect_engine(tensorrt: Any, engine: Any, context: Any) -> tuple[Layer, ...]:
     """The layers of an engine that was built with detailed verbosity.
+
+    Args:
+        context: one of the engine's whose inputs have shapes: with symbolic ones, formats are not told.
 
     Raises:
         BackendError: the inspector tells nothing that could be read.
     """
     inspector = engine.create_engine_inspector()
+    inspector.execution_context = context
     return read_layers(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
 
 
@@ -73,8 +86,11 @@ def read_layers(text: str) -> tuple[Layer, ...]:
 
 def _layer(told: Mapping[str, Any]) -> Layer:
     kind = str(told.get("LayerType") or told.get("ParameterType") or "")
-    formats = [str(tensor.get("Format/Datatype", "")) for tensor in told.get("Inputs", ())]
-    return Layer(str(told["Name"]), kind, next(_precisions(formats), None))
+    # one text in TensorRT 10, two in 11
+    formats = [str(tensor.get("Datatype") or tensor.get("Format/Datatype", "")) for tensor in told.get("Inputs", ())]
+    name = str(told["Name"])
+    nodes = {*BETWEEN.split(name), *NODE.findall(str(told.get("Metadata", "")))}
+    return Layer(name, kind, frozenset(nodes), next(_precisions(formats), None))
 
 
 def _precisions(formats: list[str]) -> Iterator[Precision]:
@@ -85,31 +101,36 @@ def _precisions(formats: list[str]) -> Iterator[Precision]:
 
 @dataclass(frozen=True)
 class Precisions:
-    """What was asked of the layers with weights, and what became of them."""
+    """What the graph asks of its nodes with weights, and what became of them in the layers of an engine."""
 
-    asked: Precision
+    asked: Mapping[str, Precision]
     layers: tuple[Layer, ...]
 
     def above(self) -> list[str]:
-        """The names of layers that run in more bits than were asked for."""
-        most = ORDER.index(self.asked)
-        known = [layer for layer in self._weighted() if layer.precision is not None]
-        return [layer.name for layer in known if ORDER.index(layer.precision or "float32") < most]
+        """The layers that run in more bits than a node in them was asked to."""
+        known = [(layer, layer.precision, self._asked_of(layer)) for layer in self.layers]
+        return [
+            layer.name for layer, found, asked in known
+            if found is not None and asked is not None and ORDER.index(found) < ORDER.index(asked)
+        ]  # fmt: skip
 
     def facts(self) -> dict[str, str | int]:
         """For the report: how many layers run in which precision, and a note where it is not what was asked for."""
-        counts = Counter(layer.precision or "unknown" for layer in self._weighted())
+        weighted = [layer for layer in self.layers if layer.weighted or self._asked_of(layer) is not None]
+        counts = Counter(layer.precision or "unknown" for layer in weighted)
         summary = ", ".join(f"{count} in {name}" for name, count in sorted(counts.items()))
         facts: dict[str, str | int] = {"precision": summary or "no layers with weights", "layers": len(self.layers)}
-        above, weighted = self.above(), len(self._weighted())
+        above, lowest = self.above(), max(self.asked.values(), key=ORDER.index, default="float32")
         if above:
             named = ", ".join(f"`{name}`" for name in above[:SHOWN])
             more = f" and {len(above) - SHOWN} more" if len(above) > SHOWN else ""
-            what = f"{len(above)} of {weighted} layers with weights run in more bits: {named}{more}"
-            facts |= {"above": len(above), "note": f"this is no {self.asked} engine: {what}"}
+            what = f"{len(above)} of {len(weighted)} layers with weights run in more bits than asked: {named}{more}"
+            facts |= {"above": len(above), "note": f"this is no {lowest} engine: {what}"}
         elif counts.get("unknown"):
-            facts["note"] = f"TensorRT does not tell in what precision {counts['unknown']} of {weighted} layers run"
+            untold = f"{counts['unknown']} of {len(weighted)}"
+            facts["note"] = f"TensorRT does not tell in what precision {untold} layers with weights run"
         return facts
 
-    def _weighted(self) -> list[Layer]:
-        return [layer for layer in self.layers if layer.weighted]
+    def _asked_of(self, layer: Layer) -> Precision | None:
+        found = [self.asked[node] for node in layer.nodes if node in self.asked]
+        return max(found, key=ORDER.index, default=None)

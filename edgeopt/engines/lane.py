@@ -29,8 +29,8 @@ class Lane:
         self._buffers: dict[str, Buffer] = {}
         self._shapes: Shapes | None = None
         self._launch: Any = None
-        self._context = engine.create_execution_context()
-        if self._context is None:
+        self.context = engine.create_execution_context()
+        if self.context is None:
             raise BackendError("TensorRT could not make a context: the GPU may be out of memory", "lower `streams`")
         self._stream = call(self._runtime.cudaStreamCreateWithFlags, self._runtime.cudaStreamNonBlocking)
 
@@ -65,7 +65,7 @@ class Lane:
         self._drop()
         if self._stream is not None:
             call(self._runtime.cudaStreamDestroy, self._stream)
-        self._stream = self._context = None
+        self._stream = self.context = None
 
     def _fit(self, given: Mapping[str, Any]) -> None:
         """Put the inputs into their buffers, which are made anew where shapes changed."""
@@ -80,7 +80,7 @@ class Lane:
             self._capture()
 
     def _make(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        context = self._context
+        context = self.context
         for name, shape in shapes.items():
             if not context.set_input_shape(name, shape):
                 raise BackendError(f"the engine takes no `{name}` of shape {list(shape)}", "see `batches` and `axes`")
@@ -103,7 +103,7 @@ class Lane:
             self._buffers[name].fetch(self._stream)
 
     def _execute(self) -> None:
-        if not self._context.execute_async_v3(int(self._stream)):
+        if not self.context.execute_async_v3(int(self._stream)):
             raise BackendError("TensorRT could not run the engine: the GPU may be out of memory")
 
     def _capture(self) -> None:

@@ -54,6 +54,8 @@ def import_cuda() -> Any:
     with _named("cuda"):
         from cuda.bindings import runtime
     error, count = runtime.cudaGetDeviceCount()
+    if not runtime.cudaDriverGetVersion()[1]:
+        raise MissingError("there is no NVIDIA driver here", NO_GPU)
     if error == runtime.cudaError_t.cudaErrorInsufficientDriver:
         raise MissingError("the NVIDIA driver is older than the CUDA that is installed", "update the driver")
     if error != runtime.cudaError_t.cudaSuccess or not count:

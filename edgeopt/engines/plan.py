@@ -23,6 +23,8 @@ PLAN_FILE, GRAPH_FILE, EXPECTED_FILE, ENGINE_FILE = "build.json", "model.onnx", 
 TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 1e-1}
 
 Precision = Literal["float32", "float16", "int8"]
+#: fewer and fewer bits
+ORDER: tuple[Precision, ...] = ("float32", "float16", "int8")
 Size = Annotated[int, Field(ge=1)]
 Range = Annotated[list[Size], Field(min_length=3, max_length=3)]
 
@@ -52,7 +54,10 @@ class EngineOptions(Value):
 
 
 class BuildPlan(Value):
-    """What `edgeopt device build` follows. `precision` is the lowest that the graph asks for."""
+    """What `edgeopt device build` follows.
+
+    `asked` is the precision that the graph asks of each node with a weight; `precision` is the lowest of these.
+    """
 
     edgeopt_build: Literal[1] = FORMAT
     target: str
@@ -60,8 +65,12 @@ class BuildPlan(Value):
     outputs: tuple[TensorSpec, ...]
     threads: int
     batch: int
-    precision: Precision
+    asked: dict[str, Precision]
     options: EngineOptions = EngineOptions()
+
+    @property
+    def precision(self) -> Precision:
+        return max(self.asked.values(), key=ORDER.index, default="float32")
 
     def tolerance(self) -> float:
         return self.options.tolerance or TOLERANCES[self.precision]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -334,8 +335,8 @@ def test_what_is_data_is_json_on_stdout(run: Run) -> None:
 
 def test_the_options_of_a_pass_are_shown_with_their_defaults(run: Run) -> None:
     out = run("passes", "prune_channels").out
-    assert "ratio            required: " in out
-    assert 'scope            default "local": ' in out
+    assert re.search(r"^  ratio +required: ", out, re.MULTILINE)
+    assert re.search(r'^  scope +default "local": ', out, re.MULTILINE)
     assert all(len(line) <= 100 for line in out.splitlines())
     assert "Undefined" not in out
 

@@ -1,0 +1,1 @@
+"""What runs on the device: builds what only it can build. Imports neither torch nor onnx."""
