@@ -7,6 +7,7 @@ nothing unless the list ends with it: ONNX Runtime by itself would run there wha
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,12 +15,13 @@ from pydantic import Field, field_validator, model_validator
 
 from edgeopt import environment, files, onnx_sessions
 from edgeopt.backends import Backend, Session, zeros
-from edgeopt.backends.onnxruntime_cpu import OnnxruntimeSession
+from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu, OnnxruntimeSession
 from edgeopt.backends.onnxruntime_cuda import OnnxruntimeCuda
-from edgeopt.backends.onnxruntime_tensorrt import precision_flags
+from edgeopt.backends.onnxruntime_tensorrt import OnnxruntimeTensorrt, precision_flags
+from edgeopt.backends.openvino_cpu import OpenvinoCpu
 from edgeopt.context import Context
 from edgeopt.errors import did_you_mean
-from edgeopt.model import Artifact, Form, Model, list_files
+from edgeopt.model import Artifact, Form, Model, QuantizationProfile, list_files
 from edgeopt.onnx_sessions import CPU, PROVIDERS, Opening, gpu
 from edgeopt.onnx_sessions.coverage import take_coverage
 
@@ -64,6 +66,15 @@ class Hybrid(Backend):
         onnx_sessions.require_providers(self.providers)
         for name in set(ON_GPU).intersection(self.providers):
             gpu.require_gpu(name, int(self.provider_options.get(name, {}).get("device_id", 0)))
+
+    def profile(self, isa: Collection[str] | None = None) -> QuantizationProfile | None:
+        """What the backend of the first provider wants, as far as it has one: that is where most of the graph runs."""
+        first: dict[str, Backend] = {
+            "tensorrt": OnnxruntimeTensorrt(),
+            "openvino": OpenvinoCpu(),
+            CPU: OnnxruntimeCpu(),
+        }
+        return first[self.providers[0]].profile(isa) if self.providers[0] in first else None
 
     def machine(self) -> dict[str, str]:
         return gpu.machine() if set(ON_GPU).intersection(self.providers) else {}

@@ -10,12 +10,15 @@ from pydantic import ValidationError
 
 from edgeopt.backends import build_artifact, opened, zeros
 from edgeopt.backends.hybrid import Hybrid
+from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
 from edgeopt.backends.onnxruntime_cuda import OnnxruntimeCuda
+from edgeopt.backends.openvino_cpu import OpenvinoCpu
 from edgeopt.context import Context
 from edgeopt.errors import BackendError, MissingError
 from edgeopt.model import Model
 from edgeopt.onnx_sessions import Opening
 from edgeopt.onnx_sessions.coverage import Coverage, Ran
+from edgeopt.quantization.profiles import TENSORRT
 
 
 def test_the_cpu_alone_runs_everything_in_one_part(onnx_model: Model, tmp_path: Path) -> None:
@@ -83,3 +86,10 @@ def test_only_the_listed_providers_may_run_nodes() -> None:
     Coverage(ran).require(Hybrid(providers=("openvino", "cpu")).providers)
     with pytest.raises(BackendError, match="not on OpenVINO, but on CPU ran Det"):
         Coverage(ran).require(Hybrid(providers=("openvino",)).providers)
+
+
+def test_int8_is_written_as_the_first_provider_wants_it() -> None:
+    assert Hybrid(providers=("tensorrt", "cuda")).profile() == TENSORRT
+    assert Hybrid(providers=("openvino", "cpu")).profile(["avx2"]) == OpenvinoCpu().profile(["avx2"])
+    assert Hybrid().profile(["asimd"]) == OnnxruntimeCpu().profile(["asimd"])
+    assert Hybrid(providers=("cuda", "cpu")).profile() is None
