@@ -25,7 +25,7 @@ ARM = "asimd"
 
 INTEGER_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 
-LIBRARIES = ("edgeopt", "numpy", "onnx", "onnxruntime", "openvino", "tensorrt", "torch")
+LIBRARIES = ("edgeopt", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch")
 
 
 @functools.cache

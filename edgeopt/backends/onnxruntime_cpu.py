@@ -15,8 +15,8 @@ Ratios are of time: what is above 1 is slower.
   `basic` and `none` take as much in float, and 2.8, 2.9 and 4.7 in INT8, where they fuse no pair. `extended` wins a
   little where channels are no multiple of 4: 1.00 with 9 or 33 of them, 0.98 to 0.99 with a Transpose in each layer.
 - `spinning: never`, with two threads, takes 1.05 to 1.08 where two cores are free, and `always` 0.98 to 1.00. Where
-  other jobs want the cores, both can win: on ResNet-20 and the digits network in float they took 0.62 to 0.69 and 0.37
-  to 0.42 (intervals from 0.3 to 0.99). `never` is worth trying; `always` wins from whoever is beside it, so you say it.
+  other jobs want the cores, both can win: in float they took 0.62 and 0.42 on the digits network, and in two runs 0.69
+  and 0.37, 1.04 and 0.90 on ResNet-20. `never` is worth trying; `always` wins from whoever is beside it: you say it.
 - `arena: false` takes 1.00 to 1.02, and saves nothing of the peak of memory (0.98 to 1.01).
 - `prepacking: false` takes 1.00 in float and 1.5 to 1.7 in INT8, and saves nothing of the peak either (0.98 to 1.01).
 - `format: ort` takes 0.99 to 1.00 and gives the same bits. It opens in 0.6 to 0.9 of the time and has 0.91 to 0.98 of

@@ -29,7 +29,7 @@ LISTED = 6
 _KERNEL = "_kernel_time"
 _ASSIGNED = "session.record_ep_graph_assignment_info"
 
-#: what stands for the pictures of names in reports
+#: as reports write them
 _TITLES = {"cuda": "CUDA", "tensorrt": "TensorRT", "cpu": "CPU", "openvino": "OpenVINO", "xnnpack": "XNNPACK"}
 
 
