@@ -18,7 +18,7 @@ from edgeopt.execute import Results
 from edgeopt.model import Artifact
 from edgeopt.plan import Side, Step, TargetPlan
 from edgeopt.report import CandidateResult, SideResult, TargetResult
-from edgeopt.report.deriving import derive_candidate, derive_target, notes_on, raw_file
+from edgeopt.report.deriving import derive_candidate, derive_target, describe_builds, notes_on, raw_file
 from edgeopt.report.judging import judge_target
 from edgeopt.store import Found, Store
 from edgeopt.validation.energy import explain_absence, find_counter, run_energy
@@ -237,6 +237,7 @@ def compare(target: TargetPlan, results: Results, timing: Timing | None, floor: 
     if target.budgets.energy is not None and evidence.energy is None and timing is not None:
         notes.append(f"energy was not measured: {explain_absence()}")
     notes += [describe_floor(floor)] if floor is not None else []
+    notes += [note for candidate in derived.candidates for note in describe_builds(candidate)]
     return Comparison(judge_target(derived.model_copy(update={"samples": samples, "notes": tuple(notes)})), raw)
 
 
@@ -255,7 +256,7 @@ def _shape(target: TargetPlan, results: Results) -> TargetResult:
             name: _reference(side, results) for name, side in target.floats.items() if side.predict in results.found
         },
         baseline=None if target.baseline is None else _reference(target.baseline, results),
-        candidates=tuple(_candidate(side, results) for side in target.candidates),
+        candidates=tuple(_candidate(side, target, results) for side in target.candidates),
     )  # fmt: skip
 
 
@@ -282,12 +283,14 @@ def _reference(side: Side, results: Results) -> SideResult:
     return SideResult(backend=results.artifact(side.build).backend, artifact=results.artifact(side.build))
 
 
-def _candidate(side: Side, results: Results) -> CandidateResult:
+def _candidate(side: Side, target: TargetPlan, results: Results) -> CandidateResult:
     error = failure_of(side, results)
     common = CandidateResult(id=side.id, backend=side.backend, variant=side.variant, passes=side.passes)
     if error is not None:
         return common.model_copy(update={"error": error.message, "hint": error.hint or None})
-    return common.model_copy(update={"artifact": results.artifact(side.build)})
+    again = [one for one in target.rebuilds.get(side.id, ()) if one.predict in results.found]
+    rebuilds = {one.id: _reference(one, results) for one in again}
+    return common.model_copy(update={"artifact": results.artifact(side.build), "rebuilds": rebuilds})
 
 
 def failure_of(side: Side, results: Results) -> EdgeoptError | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgeopt import registry, workers
+from edgeopt import files, registry, tuning, workers
 from edgeopt.baseline import load_preprocess
 from edgeopt.context import BUILDS, AccuracyGoal, Checkpoints, Context, Memo, Timer
 from edgeopt.data import Samples
@@ -22,11 +22,15 @@ from edgeopt.model import Artifact, Facts, Model, load_artifact, load_model, wri
 from edgeopt.passes import PassResult
 from edgeopt.plan import LOAD, SPLIT, TIMER, Plan, Step, profile_of, source_request, split_samples
 from edgeopt.store import Found, Store
+from edgeopt.validation.latency_samples import Protocol
 from edgeopt.validation.subject import thread_environment
 from edgeopt.workers import Limits, Progress
 
 #: of one step, unless the caller sets others: they stop what hangs, not what is slow
 LIMITS = Limits(seconds=86_400.0)
+
+#: batches of validation images that settings are tried on, in turn
+TUNED_BATCHES = 8
 
 #: waiting threads give their core away: on a shared machine, spinning costs a pass several times its time
 YIELDING = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -156,6 +160,22 @@ def _build(task: Task) -> dict[str, Any]:
     return {"facts": dict(artifact.facts)}
 
 
+def _tune(task: Task) -> dict[str, Any]:
+    """The same files with the settings that were measured to be the fastest."""
+    options, artifact = task.step.options, task.results.artifact(task.step.needs[0])
+    facts: Facts = {"summary": "what is not built cannot be tuned"}
+    if not artifact.unbuilt:
+        validation, batch = task.results.splits().validation, options["batch"]
+        _, inputs = task.run("edgeopt.data:read_spread", validation, TUNED_BATCHES * batch, batch)
+        protocol = Protocol(threads=options["threads"], looks=(tuning.SETS,))
+        choice = tuning.tune(artifact, list(inputs), protocol, task.progress)
+        artifact, facts = choice.artifact, choice.facts()
+    for file in artifact.files:
+        files.copy(artifact.folder / file.path, task.folder / file.path)
+    write_artifact(artifact, task.folder)
+    return {"facts": facts}
+
+
 def _unpack(task: Task) -> dict[str, Any]:
     options, classes = task.step.options, task.step.options["classes"]
     summary: str = task.run(
@@ -179,7 +199,8 @@ def _predict(task: Task) -> dict[str, Any]:
 
 
 ACTIONS: dict[str, Callable[[Task], dict[str, Any]]] = {
-    "load": _load, "split": _split, "pass": _pass, "build": _build, "unpack": _unpack, "predict": _predict,
+    "load": _load, "split": _split, "pass": _pass, "build": _build, "tune": _tune, "unpack": _unpack,
+    "predict": _predict,
 }  # fmt: skip
 
 

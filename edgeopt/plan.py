@@ -24,7 +24,7 @@ from edgeopt.store import Store
 #: what times the models that a pass chooses among
 TIMER = "edgeopt.validation.ranking:time_models"
 
-Action = Literal["load", "split", "pass", "build", "unpack", "predict", "time"]
+Action = Literal["load", "split", "pass", "build", "tune", "unpack", "predict", "time"]
 
 
 #: the ids of the two steps that every plan begins with
@@ -86,11 +86,13 @@ class TargetPlan(Value):
     original: Side
     floats: dict[str, Side]
     baseline: Side | None = None
+    rebuilds: dict[str, tuple[Side, ...]] = Field(default={}, description="candidate → the same, built again")
     time: str = Field(description="the id of the step that times all sides together")
 
     def sides(self) -> list[Side]:
         baselines = [] if self.baseline is None else [self.baseline]
-        return [self.original, *self.floats.values(), *baselines, *self.candidates]
+        again = itertools.chain.from_iterable(self.rebuilds.values())
+        return [self.original, *self.floats.values(), *baselines, *self.candidates, *again]
 
 
 class Plan(Value):
@@ -189,15 +191,17 @@ class _Builder:
             for entry in target.backends
             for variant in target.variants
         ]
+        rebuilds = {side.id: self._rebuilds(target, side) for side in candidates if target.builds > 1}
         budgets = effective_budgets(self.recipe.budgets, target.budgets)
         baseline = self._add_baseline(target) if target.name in self._baselines else None
-        sides = (original, *floats.values(), *([baseline] if baseline else ()), *candidates)
+        again = tuple(itertools.chain.from_iterable(rebuilds.values()))
+        sides = (original, *floats.values(), *([baseline] if baseline else ()), *candidates, *again)
         builds = tuple(side.build for side in sides)
         return TargetPlan(
             name=target.name, threads=target.threads, batch=target.batch, budgets=budgets,
             isa=None if target.isa is None else tuple(target.isa),
             measure=self.recipe.measure_of(target), candidates=tuple(candidates), original=original, floats=floats,
-            baseline=baseline,
+            baseline=baseline, rebuilds=rebuilds,
             time=self._add_time(target, budgets, builds),
         )  # fmt: skip
 
@@ -216,12 +220,25 @@ class _Builder:
             model = self._add_pass(step, model, target, entry, labels)
             steps.append(model)
         build = self._add_build(target, entry, model, f"{target.name}/{id}")
+        if target.tune and variant:
+            build = self._add_tune(target, backend, build, f"{target.name}/{id}")
         predict = self._add_predict(target, backend, build, f"{target.name}/{id}")
         names = tuple(step.name for step in passes)
         return Side(
             id=id, backend=backend, variant=variant, passes=names, steps=tuple(steps), model=model,
             build=build, predict=predict,
         )  # fmt: skip
+
+    def _rebuilds(self, target: Target, side: Side) -> tuple[Side, ...]:
+        """A candidate's builds beyond the first: each from the same model, and timed and judged beside it."""
+        entry = next(entry for entry in target.backends if entry.name == side.backend)
+        rebuilt = []
+        for number in range(2, target.builds + 1):
+            id = f"{side.id} #{number}"
+            build = self._add_build(target, entry, side.model, f"{target.name}/{id}", number)
+            predict = self._add_predict(target, side.backend, build, f"{target.name}/{id}")
+            rebuilt.append(side.model_copy(update={"id": id, "build": build, "predict": predict}))
+        return tuple(rebuilt)
 
     def _add_load(self) -> str:
         model, source = self.recipe.model, "onnx_file" if self.recipe.model.onnx else "torch_factory"
@@ -290,16 +307,24 @@ class _Builder:
             found |= keys.user_parts((self.recipe.folder / file).resolve())
         return found
 
-    def _add_build(self, target: Target, backend: BackendEntry, model: str, side: str) -> str:
+    def _add_build(self, target: Target, backend: BackendEntry, model: str, side: str, number: int = 1) -> str:
         parts = keys.code_parts([registry.module_of("backends", backend.name)])
         parts["options"] = keys.digest(backend.options)
         parts["machine"] = keys.digest(registry.resolve("backends", backend.name)(**backend.options).machine())
         parts["instruction set"] = keys.digest(list(environment.cpu()[1] if target.isa is None else target.isa))
         parts["threads and batch"] = f"{target.threads} and {target.batch}"
         parts["target"] = target.name
+        if number > 1:
+            parts["number of the build"] = str(number)
         context = {"target": target.name, "threads": target.threads, "batch": target.batch, "isa": target.isa}
         options = {"options": backend.options, "context": context}
         return self._add("build", f"build [{side}]", (model,), parts, name=backend.name, options=options)
+
+    def _add_tune(self, target: Target, backend: str, build: str, side: str) -> str:
+        parts = keys.code_parts(["edgeopt.tuning", registry.module_of("backends", backend)])
+        parts["machine and its power mode"] = environment.fingerprint_digest()
+        options = {"threads": target.threads, "batch": target.batch}
+        return self._add("tune", f"tune [{side}]", (build, self._split), parts, options=options)
 
     def _add_baseline(self, target: Target) -> Side:
         """The side that was shipped before. Its backend is told by its bundle, which no plan opens."""

@@ -203,6 +203,10 @@ class Target(Value):
     passes: list[PassStep] | None = Field(default=None, description="in place of the shared ones")
     threads: int = Field(default=1, ge=1, le=1024)
     batch: int = Field(default=1, ge=1, le=65536)
+    builds: int = Field(
+        default=1, ge=1, le=10, description="build each candidate so often, to see how far speed and accuracy differ"
+    )
+    tune: bool = Field(default=False, description="choose each candidate's session settings by measurement")
     isa: list[Isa] | None = Field(
         default=None, description="what the CPU that it is for has, where it is not this machine's"
     )

@@ -61,7 +61,7 @@ class SideResult(Value):
 
 class CandidateResult(Value):
     """One candidate. `passes` are in the order that they ran; `error` says why it could not be built or run and `hint`
-    what to do about it; `reason` says why it does not ship."""
+    what to do about it; `reason` says why it does not ship; `rebuilds` are the same, built again."""
 
     id: str
     backend: str
@@ -73,6 +73,7 @@ class CandidateResult(Value):
     error: str | None = None
     hint: str | None = None
     reason: str | None = None
+    rebuilds: dict[str, SideResult] = {}
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -28,6 +28,12 @@ SAMPLES = "samples"
 #: of what no budget judges
 CONFIDENCE = 0.95
 
+#: what is told of several builds: metric, name, digits and unit
+SPREADS = (
+    ("latency.p50_ms", "p50", 3, " ms"), ("latency.ratio", "time against the original", 3, "×"),
+    ("accuracy.drop_pp", "drop", 2, " pp"),
+)  # fmt: skip
+
 
 def derive_target(target: TargetResult, evidence: Evidence) -> TargetResult:
     """The target with every figure that follows from `evidence`; what is in it already is replaced.
@@ -56,6 +62,7 @@ def derive_candidate(candidate: CandidateResult, target: TargetResult, evidence:
     """One candidate with its measurements; none where it could not be built or run."""
     if candidate.error is not None or candidate.artifact is None or candidate.id not in evidence.predictions:
         return candidate.model_copy(update={"measurements": ()})
+    again = {name: _derive_side(side, name, target, evidence) for name, side in candidate.rebuilds.items()}
     accuracy, latency = target.budgets.accuracy, target.budgets.latency
     count = len(target.candidates)
     found = _measure_accuracy(candidate.id, target, evidence, _shared(accuracy, count))
@@ -71,7 +78,24 @@ def derive_candidate(candidate: CandidateResult, target: TargetResult, evidence:
         found += measure_sustained(evidence.sustained, candidate.id, 1 - CONFIDENCE, raw=raw, simulated=simulated)
     if target.budgets.energy is not None:
         found.append(_measure_energy(candidate.id, target.budgets.energy.confidence, target, evidence))
-    return candidate.model_copy(update={"measurements": tuple(found)})
+    return candidate.model_copy(update={"measurements": tuple(found), "rebuilds": again})
+
+
+def describe_builds(candidate: CandidateResult) -> Iterator[str]:
+    """How far the builds of one candidate differ; nothing of one that was built once."""
+    built: list[SideResult | CandidateResult] = [candidate, *candidate.rebuilds.values()]
+    sides = [side for side in built if side.measurements]
+    if len(sides) < 2:
+        return
+    told = []
+    for metric, what, digits, unit in SPREADS:
+        found = [one.value for side in sides for one in side.measurements if one.metric == metric]
+        values = [value for value in found if value is not None]
+        if len(values) > 1:
+            told.append(f"{what} {min(values):.{digits}f} to {max(values):.{digits}f}{unit}")
+    artifacts = len({side.artifact.digest() for side in sides if side.artifact is not None})
+    same = "all alike" if artifacts == 1 else f"{artifacts} different ones"
+    yield f"{candidate.id}: {len(sides)} builds, {same}: {', '.join(told)}"
 
 
 def _measure_energy(name: str, confidence: float, target: TargetResult, evidence: Evidence) -> Measurement:

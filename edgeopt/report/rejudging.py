@@ -102,6 +102,7 @@ def _check_figures(stated: TargetResult, derived: TargetResult, version: str) ->
 def _sides(target: TargetResult) -> dict[str, SideResult | CandidateResult]:
     """All that was measured, by its name in the samples."""
     sides: dict[str, SideResult | CandidateResult] = {one.id: one for one in target.candidates}
+    sides |= {name: side for one in target.candidates for name, side in one.rebuilds.items()}
     sides |= {float_side(name): side for name, side in target.floats.items()}
     return sides | {
         name: side for name, side in ((ORIGINAL, target.original), (BASELINE, target.baseline)) if side is not None

@@ -96,6 +96,7 @@ def measure_latency(
         simulated=simulated,
     )
     found = [_percentile(samples, side, metric, alpha, measure) for metric in PERCENTILES]
+    found += _device_time(samples, side, alpha, measure)
     found.append(measure_throughput(samples, side, alpha, found[0], measure, _too_disturbed(samples)))
     found += [_cold_start(samples, side, metric, alpha, measure) for metric in COLD_STARTS]
     references = {"latency.ratio": original, "latency.ratio_fp32": float_side, "latency.ratio_baseline": baseline}
@@ -115,6 +116,16 @@ def _percentile(samples: LatencySamples, side: str, metric: str, alpha: float, m
         note = note or _tell_shortage(samples, by_set, quantile, alpha)
     value = float(np.quantile(runs, quantile)) if runs.size else None
     return measure(metric=metric, unit="ms", value=value, low=low, high=high, samples=runs.size, note=note)
+
+
+def _device_time(samples: LatencySamples, side: str, alpha: float, measure: Measure) -> Iterator[Measurement]:
+    """The median by the clock of the device, where it has one: what copies and launches take is the rest of the p50."""
+    by_set = [times / 1e6 for times in samples.device_times_of(side)]
+    if by_set:
+        runs = np.concatenate(by_set)
+        low, high = percentile_bounds(by_set, 0.5, alpha)
+        value = float(np.median(runs))
+        yield measure(metric="latency.device_ms", unit="ms", value=value, low=low, high=high, samples=runs.size)
 
 
 def _tell_shortage(

@@ -25,7 +25,7 @@ CLOCK = "host arrays in, host arrays out"
 #: the arrays of samples, and which of their axes counts the sets
 SET_AXES = {
     "times_ns": 1, "waited_ns": 1, "correctable": 1, "order": 0, "slowed": 0, "moves": 1, "settled": 1, "streams": 1,
-    "streams_slowed": 1, "figures": 1,
+    "streams_slowed": 1, "figures": 1, "device_ns": 1,
 }  # fmt: skip
 
 #: above this share of blocks that cannot be corrected, a side is one that other threads work for
@@ -99,6 +99,7 @@ class LatencySamples:
             throughput follows from the median.
         streams_slowed: (sides, sets, 2) as `slowed`, while the streams ran.
         figures: (sides, sets, 3) see `Figures`.
+        device_ns: (sides, sets, runs) nanoseconds by the clock of a device, without copies; -1 where it has none.
         cores: that all sides were pinned to; none where the scheduler chose.
         batch: images of one run.
         seconds: what the measuring took.
@@ -117,6 +118,7 @@ class LatencySamples:
     streams: NDArray[np.int64]
     streams_slowed: NDArray[np.int64]
     figures: NDArray[np.int64]
+    device_ns: NDArray[np.int64]
     protocol: Protocol
     cores: tuple[int, ...]
     batch: int
@@ -217,6 +219,11 @@ class LatencySamples:
     def figures_of(self, side: str) -> list[Figures]:
         """What each fresh process of one side told of itself."""
         return [Figures(*(int(value) for value in row)) for row in self.figures[self.sides.index(side)]]
+
+    def device_times_of(self, side: str) -> list[NDArray[np.int64]]:
+        """Of each set the nanoseconds of one side by the clock of its device; nothing where it has none."""
+        rows = self.device_ns[self.sides.index(side)]
+        return [row[row >= 0] for row in rows if (row >= 0).any()]
 
     def extend(self, later: LatencySamples) -> LatencySamples:
         """These samples with the sets of `later` added.

@@ -180,6 +180,13 @@ class Subject:
             now, runs = clock(), runs + 1
         return Stream(runs, now - start)
 
+    def device_times(self, runs: int) -> list[int]:
+        """Nanoseconds of so many runs by the clock of the device that does them; -1 each where none has a clock."""
+        with backends.backend_errors(self._backend, "run"):
+            inputs = (self._inputs[index % len(self._inputs)] for index in range(runs))
+            told = [self._session.device_ms(batch) for batch in inputs]
+        return [-1 if one is None else round(one * 1e6) for one in told]
+
     def figures(self) -> Figures:
         """What this process has cost so far."""
         return Figures(self._open_ns, self._first_ns, max(0, _resident_bytes("VmHWM") - self._empty_bytes))

@@ -25,6 +25,9 @@ from edgeopt.validation.latency_samples import LatencySamples, Protocol
 from edgeopt.validation.subject import WINDOW, Block, WarmUp, thread_environment
 from edgeopt.workers import Limits, Progress, Worker, ignore_progress
 
+#: runs of one set that a device times itself, where it can
+DEVICE_RUNS = 10
+
 
 class SideError(BuildError):
     """A side that could not be timed; `side` names it, so that the others can be measured without it."""
@@ -92,6 +95,7 @@ def _measure_set(
         order = np.array([random.permutation(len(names)) for _ in range(protocol.blocks)])
         grid, slowed = _time_blocks(workers, order, protocol, cores)
         figures = [worker.call("figures") for worker in workers.values()]  # before streams add to the peak of memory
+        device = [worker.call("device_times", DEVICE_RUNS) for worker in workers.values()]
         streams, streams_slowed = _time_streams(workers, random.permutation(len(names)), protocol, cores)
     return LatencySamples(
         sides=names,
@@ -106,6 +110,7 @@ def _measure_set(
         streams=streams[:, None],
         streams_slowed=streams_slowed[:, None],
         figures=np.array(figures, dtype=np.int64)[:, None],
+        device_ns=np.array(device, dtype=np.int64)[:, None],
         protocol=protocol,
         cores=cores,
         batch=len(next(iter(inputs[0].values()))),

@@ -26,6 +26,7 @@ def samples_of(times_ns: NDArray[np.int64], sides: tuple[str, ...], **changes: A
         "streams": np.zeros((count, sets, 0, 2), np.int64),
         "streams_slowed": np.zeros((count, sets, 2), np.int64),
         "figures": np.ones((count, sets, 3), np.int64),
+        "device_ns": np.full((count, sets, 2), -1, np.int64),
         "protocol": Protocol(blocks=blocks, iterations=iterations),
         "cores": (1,),
         "batch": 1,

@@ -397,3 +397,14 @@ def test_all_looks_together_pass_a_side_at_its_budget_no_more_often_than_they_ma
     assert passed / 400 <= 0.045
     assert failed / 400 <= 0.045
     assert passed + failed > 0
+
+
+def test_the_clock_of_a_device_is_told_apart_from_that_of_the_host() -> None:
+    times = np.full((2, 10, 4, 3), 5_000_000)
+    device = np.full((2, 10, 3), -1)
+    device[1] = 2_000_000
+    samples = samples_of(times, ("host", "gpu"), device_ns=device)
+    found = {side: {one.metric: one for one in measure_latency(samples, side, 0.05)} for side in ("host", "gpu")}
+    assert "latency.device_ms" not in found["host"]
+    assert (found["gpu"]["latency.device_ms"].value, found["gpu"]["latency.p50_ms"].value) == (2.0, 5.0)
+    assert found["gpu"]["latency.device_ms"].samples == 30

@@ -29,6 +29,7 @@ def fabricate(sets: int = 2, seed: int = 0, sides: tuple[str, ...] = ("a", "b"))
         settled=random.random((count, sets)) < 0.5,
         streams=random.integers(1, 10**9, (count, sets, 3, 2)),
         figures=random.integers(1, 10**9, (count, sets, 3)),
+        device_ns=random.integers(-1, 10**9, (count, sets, 4)),
         protocol=Protocol(blocks=BLOCKS, iterations=5, seed=seed),
         batch=3,
         seconds=1.25,
