@@ -9,7 +9,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ INTERESTING_ISA = (
 ARM = "asimd"
 
 INTEGER_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+
+#: what a machine does not tell
+UNKNOWN = "unknown"
 
 LIBRARIES = ("edgeopt", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch")
 
@@ -75,21 +78,31 @@ def gpus() -> tuple[dict[str, str], ...]:
     except Exception:  # without the library or the driver there is none to be seen
         return ()
     try:
-        driver = str(nvml.nvmlSystemGetDriverVersion())
-        return tuple(_gpu(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount()))
+        count, driver = _told(nvml, nvml.nvmlDeviceGetCount), _told(nvml, nvml.nvmlSystemGetDriverVersion)
+        devices = [_told(nvml, nvml.nvmlDeviceGetHandleByIndex, index) for index in range(count or 0)]
+        return tuple(_gpu(nvml, device, str(driver or UNKNOWN)) for device in devices if device is not None)
     finally:
         nvml.nvmlShutdown()
 
 
-def _gpu(nvml: Any, index: int, driver: str) -> dict[str, str]:
-    device = nvml.nvmlDeviceGetHandleByIndex(index)
-    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(device)
+def _gpu(nvml: Any, device: Any, driver: str) -> dict[str, str]:
+    name = _told(nvml, nvml.nvmlDeviceGetName, device) or UNKNOWN
+    capability = _told(nvml, nvml.nvmlDeviceGetCudaComputeCapability, device)
+    limit = _told(nvml, nvml.nvmlDeviceGetPowerManagementLimit, device)
+    return {
+        "name": str(name),
+        "driver": driver,
+        "compute_capability": UNKNOWN if capability is None else "{}.{}".format(*capability),
+        "power": UNKNOWN if limit is None else f"{limit / 1000:.0f} W",
+    }
+
+
+def _told(nvml: Any, ask: Callable[..., Any], *of: Any) -> Any:
+    """What the driver answers; None where it does not: on a Jetson it knows its GPU and little more."""
     try:
-        power = f"{nvml.nvmlDeviceGetPowerManagementLimit(device) / 1000:.0f} W"
-    except nvml.NVMLError:  # boards without a limit that can be set
-        power = "unknown"
-    name = str(nvml.nvmlDeviceGetName(device))
-    return {"name": name, "driver": driver, "compute_capability": f"{major}.{minor}", "power": power}
+        return ask(*of)
+    except nvml.NVMLError:
+        return None
 
 
 def cpu_cores() -> int:
@@ -117,7 +130,7 @@ def timing_lock() -> Path:
 
 def power_mode() -> str:
     """The frequency governor of the first core, or `unknown` (as on most virtual machines)."""
-    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown"
+    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or UNKNOWN
 
 
 @functools.cache

@@ -177,6 +177,25 @@ def test_each_gpu_is_told_with_what_an_engine_is_bound_to(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("fresh_gpus")
+@pytest.mark.parametrize("silent", ["DriverVersion", "Count", "Name", "CudaComputeCapability", "HandleByIndex"])
+def test_a_driver_that_answers_some_questions_only_ends_nothing(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(FakeNvml):
+        def __getattr__(self, name: str) -> Any:
+            answer = super().__getattr__(name)
+            return self.refuse if name.endswith(silent) else answer
+
+        def refuse(self, *of: Any) -> Any:
+            raise self.NVMLError
+
+    monkeypatch.setitem(sys.modules, "pynvml", Silent())  # type: ignore[arg-type]
+    told = environment.gpus()
+    assert len(told) == (0 if silent in ("Count", "HandleByIndex") else 2)
+    assert all(set(gpu) == {"name", "driver", "compute_capability", "power"} for gpu in told)
+    field = {"DriverVersion": "driver", "Name": "name", "CudaComputeCapability": "compute_capability"}.get(silent)
+    assert all(gpu[field] == "unknown" for gpu in told if field)
+
+
+@pytest.mark.usefixtures("fresh_gpus")
 def test_without_the_library_no_gpu_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert environment.gpus() == ()
