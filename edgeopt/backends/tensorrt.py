@@ -42,6 +42,8 @@ from edgeopt.quantization.profiles import TENSORRT
 if TYPE_CHECKING:
     import onnx
 
+FALLEN_BACK = "the accelerator does not take {} layers, which run on the GPU: {}"
+
 #: of the inputs that engine and graph are compared on
 SEED = 0
 
@@ -173,7 +175,7 @@ def _finish(plan: BuildPlan, origin: Path, context: Context, folder: Path) -> Ar
         BackendError: the engine cannot be built, or its outputs are not those of the graph.
         MissingError: a library, or a GPU, is not there.
     """
-    built = build_engine(origin / GRAPH_FILE, plan, context.memo)
+    built = build_engine(origin / GRAPH_FILE, plan, context.memo, context.progress)
     files.write_bytes(folder / ENGINE_FILE, built.engine)
     if plan.options.strip_weights and origin != folder:
         files.copy(origin / GRAPH_FILE, folder / GRAPH_FILE)
@@ -189,6 +191,9 @@ def _finish(plan: BuildPlan, origin: Path, context: Context, folder: Path) -> Ar
     for name in (GRAPH_FILE, PLAN_FILE, EXPECTED_FILE):
         if origin == folder and name not in kept:
             files.remove(folder / name)
+    if built.fallen_back:
+        count, first = len(built.fallen_back), built.fallen_back[0]
+        facts["note"] = "; ".join(filter(None, [str(facts.get("note", "")), FALLEN_BACK.format(count, first)]))
     summary = f"{facts['precision']}; {error:.1%} from ONNX Runtime"
     return artifact.model_copy(update={"facts": {**facts, "error": error, "summary": summary}})
 
@@ -204,5 +209,7 @@ def _asked(graph: onnx.ModelProto) -> dict[str, Precision]:
         if node.op_type in TENSORRT.weight_axes:
             read = node.input[:2]
             integers = all(made.get(name) == "DequantizeLinear" for name in read)
-            asked[node.name] = "int8" if integers else "float16" if halves.intersection(read) else "float32"
+            # the name that TensorRT's parser gives to a node without one
+            name = node.name or f"node_of_{node.output[0]}"
+            asked[name] = "int8" if integers else "float16" if halves.intersection(read) else "float32"
     return asked

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeopt.engines.library import call, import_cuda, import_tensorrt
+from edgeopt.engines.library import call, describe_gpu, import_cuda_unchecked, import_tensorrt, version_of
 from edgeopt.errors import BackendError
 
 REBUILD = "build it anew on this machine: `edgeopt device build` on the folder that it was built from, or compile here"
@@ -27,16 +27,9 @@ def describe_machine() -> dict[str, str]:
     Raises:
         MissingError: a library, or a GPU, is not there.
     """
-    tensorrt, runtime = import_tensorrt(), import_cuda()
-    properties = call(runtime.cudaGetDeviceProperties, 0)
-    name = properties.name
-    return {
-        "tensorrt": str(tensorrt.__version__),
-        "cuda": _version(call(runtime.cudaRuntimeGetVersion)),
-        "driver": _version(call(runtime.cudaDriverGetVersion)),
-        "compute_capability": f"{properties.major}.{properties.minor}",
-        "gpu": (name.decode() if isinstance(name, bytes) else str(name)).strip("\0 "),
-    }
+    tensorrt, gpu = import_tensorrt(), describe_gpu()
+    cuda = version_of(call(import_cuda_unchecked().cudaRuntimeGetVersion))
+    return {"tensorrt": str(tensorrt.__version__), "cuda": cuda, **gpu}
 
 
 def check_binding(requires: Mapping[str, str], here: Mapping[str, str], settings: Mapping[str, Any]) -> None:
@@ -65,11 +58,6 @@ def _fits(name: str, wanted: str, here: Mapping[str, str], settings: Mapping[str
     if level == "ampere_plus":
         return _number(here.get("compute_capability", "")) >= AMPERE
     return level == "same_compute_capability" and name == "gpu"
-
-
-def _version(number: int) -> str:
-    """`12080` → `12.8`."""
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -6,32 +6,47 @@ What fails is named as far as TensorRT tells it: the operator and its node, or t
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeopt.context import Memo
-from edgeopt.engines.library import import_cuda, import_polygraphy, import_tensorrt, told_errors, versions
+from edgeopt.engines.library import (
+    VERBOSE,
+    Told,
+    import_cuda,
+    import_polygraphy,
+    import_tensorrt,
+    listening,
+    versions,
+)
 from edgeopt.engines.plan import BuildPlan
 from edgeopt.errors import BackendError
 
 MEGABYTE = 1_000_000
 
-HINT = "see its messages with `edgeopt compile --verbose`"
+#: told of each layer that the accelerator does not take
+FALLEN_BACK = re.compile(r"falling back to GPU|device type to GPU")
+
+Progress = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
 class Built:
-    """The engine, and the digest of what its build was timed with; empty where nothing was kept."""
+    """The engine, the digest of what its build was timed with (empty where nothing was kept), and what TensorRT told
+    of layers that the GPU runs in the accelerator's place."""
 
     engine: bytes
     timing_cache: str
+    fallen_back: tuple[str, ...] = ()
 
 
-def build_engine(graph: Path, plan: BuildPlan, memo: Memo | None = None) -> Built:
+def build_engine(graph: Path, plan: BuildPlan, memo: Memo | None = None, progress: Progress | None = None) -> Built:
     """Build the graph as the plan says; what was timed is taken from `memo` and kept there.
 
     Raises:
@@ -40,27 +55,31 @@ def build_engine(graph: Path, plan: BuildPlan, memo: Memo | None = None) -> Buil
     """
     tensorrt, polygraphy = import_tensorrt(), import_polygraphy()
     import_cuda()
-    with told_errors() as told, _named(told), _timing_cache(plan, memo) as cache:
+    with listening() as told, _named(told), _timing_cache(plan, memo) as cache:
         builder, network = polygraphy.create_network(strongly_typed=True)
-        parser = _parse(tensorrt, network, graph)
-        options = _config_options(tensorrt, plan, builder)
+        parser = _parse(tensorrt, network, graph, plan)
+        options = _config_options(tensorrt, plan)
+        if progress is not None:
+            options["progress_monitor"] = _monitor(tensorrt, progress)
         config = polygraphy.create_config(builder, network, load_timing_cache=cache, **options)
-        if plan.options.dla_core is not None:
-            config.DLA_core = plan.options.dla_core
+        _choose_device(tensorrt, builder, config, plan)
         # with the parser, which holds weights that the network refers to
         made = polygraphy.engine_bytes_from_network((builder, network, parser), config, save_timing_cache=cache)
         engine = bytes(made)
         timed = b"" if cache is None else Path(cache).read_bytes()
-    return Built(engine, hashlib.sha256(timed).hexdigest() if timed else "")
+    fallen_back = tuple(line for line in told.warnings if FALLEN_BACK.search(line))
+    return Built(engine, hashlib.sha256(timed).hexdigest() if timed else "", fallen_back)
 
 
-def _parse(tensorrt: Any, network: Any, graph: Path) -> Any:
+def _parse(tensorrt: Any, network: Any, graph: Path, plan: BuildPlan) -> Any:
     """Fill the network from the graph, and return the parser; the first operator that TensorRT refuses is named."""
     from polygraphy.backend.trt.util import get_trt_logger
 
     logger = get_trt_logger()
     tensorrt.init_libnvinfer_plugins(logger, "")
     parser = tensorrt.OnnxParser(network, logger)
+    if plan.options.dla_core is not None and hasattr(tensorrt.OnnxParserFlag, "ADJUST_FOR_DLA"):
+        parser.set_flag(tensorrt.OnnxParserFlag.ADJUST_FOR_DLA)  # not in every 10
     sound = parser.parse_from_file(str(graph))
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     if errors:
@@ -71,11 +90,11 @@ def _parse(tensorrt: Any, network: Any, graph: Path) -> Any:
         advice = "put another operator in its place, or run the network by a backend that takes it"
         raise BackendError(f"TensorRT does not take{where}: {first.desc()}{others}", advice)
     if not sound:
-        raise BackendError("TensorRT does not take the graph, and does not say why", HINT)
+        raise BackendError("TensorRT does not take the graph, and does not say why", VERBOSE)
     return parser
 
 
-def _config_options(tensorrt: Any, plan: BuildPlan, builder: Any) -> dict[str, Any]:
+def _config_options(tensorrt: Any, plan: BuildPlan) -> dict[str, Any]:
     """What Polygraphy's `create_config` takes for the options of a plan."""
     asked = plan.options
     chosen: dict[str, Any] = {
@@ -92,15 +111,59 @@ def _config_options(tensorrt: Any, plan: BuildPlan, builder: Any) -> dict[str, A
     if asked.hardware_compatible != "none":
         level = getattr(tensorrt.HardwareCompatibilityLevel, asked.hardware_compatible.upper())
         chosen["hardware_compatibility_level"] = level
-    if asked.dla_core is not None:
-        if asked.dla_core >= builder.num_DLA_cores:
-            what = f"there is no deep learning accelerator {asked.dla_core} here, of {builder.num_DLA_cores}"
-            raise BackendError(what, "take `dla_core` away, or name one that is there")
-        chosen |= {"use_dla": True, "allow_gpu_fallback": asked.gpu_fallback}
     shapes = plan.profile()
     if shapes:
         chosen["profiles"] = [_profile(shapes)]
     return chosen
+
+
+def _choose_device(tensorrt: Any, builder: Any, config: Any, plan: BuildPlan) -> None:
+    """Let a deep learning accelerator run what it can, where the plan asks for it.
+
+    Not by Polygraphy's `use_dla`: on TensorRT 10 it sets flags that no strongly typed network may have.
+
+    Raises:
+        BackendError: there is none of that number.
+    """
+    core = plan.options.dla_core
+    if core is None:
+        return
+    if core >= builder.num_DLA_cores:
+        what = f"there is no deep learning accelerator {core} here, of {builder.num_DLA_cores}"
+        raise BackendError(what, "take `dla_core` away, or name one that is there")
+    config.default_device_type = tensorrt.DeviceType.DLA
+    config.DLA_core = core
+    if plan.options.gpu_fallback:
+        config.set_flag(tensorrt.BuilderFlag.GPU_FALLBACK)
+
+
+def _monitor(tensorrt: Any, progress: Progress) -> Any:
+    """What TensorRT tells how far it is, from several threads; the outermost phases are passed on."""
+
+    class Monitor(tensorrt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            tensorrt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+            self._lock = threading.Lock()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                self._steps[phase_name] = num_steps
+                self._tell(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self._steps:
+                self._tell(phase_name, step + 1)
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+        def _tell(self, phase: str, done: int) -> None:
+            with self._lock:
+                progress(phase[:1].lower() + phase[1:], min(1.0, done / max(1, self._steps.get(phase, 1))))
+
+    return Monitor()
 
 
 def _profile(shapes: dict[str, list[tuple[int, ...]]]) -> Any:
@@ -131,12 +194,12 @@ def _timing_cache(plan: BuildPlan, memo: Memo | None) -> Iterator[str | None]:
 
 
 @contextmanager
-def _named(told: list[str]) -> Iterator[None]:
-    """What Polygraphy raises, with the last thing that TensorRT said went wrong."""
+def _named(told: Told) -> Iterator[None]:
+    """What Polygraphy or the bindings raise, with the last thing that TensorRT said went wrong."""
     from polygraphy.exception import PolygraphyException
 
     try:
         yield
-    except PolygraphyException as error:
-        causes = [line for line in told if line and "Invalid Engine" not in line]
-        raise BackendError(f"TensorRT could not build the engine: {causes[-1] if causes else error}", HINT) from error
+    except (PolygraphyException, TypeError, RuntimeError) as error:
+        what = "TensorRT could not build the engine"
+        raise told.error(what if told.cause else f"{what}: {error}", VERBOSE) from error

@@ -7,6 +7,7 @@ What is expected was computed where the plan was written, pair by pair and with 
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def load_expected(folder: Path) -> tuple[Arrays, Arrays]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UsageError(f"`{path}` cannot be read: {error}", "compile again") from error
     inputs, outputs = ({name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
                        for kind in (INPUT, OUTPUT))  # fmt: skip

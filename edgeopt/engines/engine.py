@@ -5,6 +5,7 @@ Before a byte of it is deserialized, its digest and all that it is bound to are 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from edgeopt import files
 from edgeopt.engines.binding import check_binding, describe_machine
 from edgeopt.engines.inspection import Layer, inspect_engine
 from edgeopt.engines.lane import Arrays, Lane
-from edgeopt.engines.library import import_polygraphy, import_tensorrt, told_errors
+from edgeopt.engines.library import VERBOSE, Told, import_polygraphy, import_tensorrt, listening
 from edgeopt.engines.plan import ENGINE_FILE, GRAPH_FILE
 from edgeopt.errors import BackendError, TrustError
 from edgeopt.model import Artifact
@@ -32,16 +33,16 @@ class Engine:
         """
         check_files(artifact)
         check_binding(artifact.requires, describe_machine(), artifact.settings)
+        import_polygraphy()  # its logger tells us what TensorRT says
         self._tensorrt = import_tensorrt()
-        self._engine = _deserialize(self._tensorrt, artifact)
-        outputs = [spec.name for spec in artifact.outputs]
-        named = [spec.name for spec in artifact.inputs]
-        graph = bool(artifact.settings.get("cuda_graph", True))
         self._lanes: list[Lane] = []
         self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        self._listening = contextlib.ExitStack()
+        told = self._listening.enter_context(listening())
         try:
+            self._engine = _deserialize(self._tensorrt, artifact, told)
             for _ in range(int(artifact.settings.get("streams", 1))):
-                self._lanes.append(Lane(self._tensorrt, self._engine, named, outputs, graph))
+                self._lanes.append(Lane(self._tensorrt, self._engine, artifact, told))
                 self._free.put(self._lanes[-1])
         except BaseException:
             self.close()
@@ -76,6 +77,7 @@ class Engine:
         while self._lanes:
             self._lanes.pop().close()
         self._engine = None
+        self._listening.close()
 
     def _take(self) -> Lane:
         if self._engine is None:
@@ -96,33 +98,30 @@ def check_files(artifact: Artifact) -> None:
             raise TrustError(f"`{path}` {what}", "get the artifact again from where it was made; nothing was run of it")
 
 
-def _deserialize(tensorrt: Any, artifact: Artifact) -> Any:
-    import_polygraphy()  # its logger tells us what TensorRT says
+def _deserialize(tensorrt: Any, artifact: Artifact, told: Told) -> Any:
     from polygraphy.backend.trt.util import get_trt_logger
 
-    with told_errors() as told:
-        logger = get_trt_logger()
-        tensorrt.init_libnvinfer_plugins(logger, "")
+    logger = get_trt_logger()
+    tensorrt.init_libnvinfer_plugins(logger, "")
+    try:
         runtime = tensorrt.Runtime(logger)
-        if artifact.settings.get("dla_core") is not None:
-            runtime.DLA_core = int(artifact.settings["dla_core"])
-        if artifact.settings.get("version_compatible"):
-            runtime.engine_host_code_allowed = True  # such an engine brings a runtime of its own
-        engine = runtime.deserialize_cuda_engine((artifact.folder / ENGINE_FILE).read_bytes())
-        if engine is None:
-            raise BackendError(f"TensorRT refuses the engine{_said(told)}", "build it anew on this machine")
-        if artifact.settings.get("strip_weights"):
-            _refit(tensorrt, engine, artifact.folder / GRAPH_FILE, logger, told)
+    except (TypeError, RuntimeError) as error:  # what the bindings raise where CUDA does not start
+        raise told.error("TensorRT cannot start here", VERBOSE) from error
+    if artifact.settings.get("dla_core") is not None:
+        runtime.DLA_core = int(artifact.settings["dla_core"])
+    if artifact.settings.get("version_compatible"):
+        runtime.engine_host_code_allowed = True  # such an engine brings a runtime of its own
+    engine = runtime.deserialize_cuda_engine((artifact.folder / ENGINE_FILE).read_bytes())
+    if engine is None:
+        raise told.error("TensorRT refuses the engine", "build it anew on this machine")
+    if artifact.settings.get("strip_weights"):
+        _refit(tensorrt, engine, artifact.folder / GRAPH_FILE, logger, told)
     return engine
 
 
-def _refit(tensorrt: Any, engine: Any, graph: Path, logger: Any, told: list[str]) -> None:
+def _refit(tensorrt: Any, engine: Any, graph: Path, logger: Any, told: Told) -> None:
     """Put the weights of the graph into an engine that was built without."""
     refitter = tensorrt.Refitter(engine, logger)
     fits = tensorrt.OnnxParserRefitter(refitter, logger).refit_from_file(str(graph))
     if not fits or not refitter.refit_cuda_engine():
-        raise BackendError(f"the weights do not fit the engine{_said(told)}", "build it anew from this graph")
-
-
-def _said(told: list[str]) -> str:
-    return f": {told[-1]}" if told else ""
+        raise told.error("the weights do not fit the engine", "build it anew from this graph")

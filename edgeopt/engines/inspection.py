@@ -1,7 +1,8 @@
 """In what precision the layers of a built engine run, as TensorRT's engine inspector tells it.
 
 An engine of an int8 graph may hold layers in float: for an operator that has no integer kernel, or silently, where a
-quantization was not understood. So each layer is held against what the graph asks of the nodes that are fused in it.
+quantization was not understood. So each node with a weight is looked for in the layers, which are named after the nodes
+that were fused in them; so are the copies before and after, which tell nothing of how a node computes.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ WEIGHTED = re.compile(r"conv|gemm|matmul|matrix|fully|dot", re.IGNORECASE)
 MOVING = re.compile(r"reformat|noop|shuffle|constant|cast|quantize|scale", re.IGNORECASE)
 
 #: what stands between the names of nodes in that of a layer, and how its metadata names one
-BETWEEN = re.compile(r"\s*\+\s*|[\[\]{},]|\.\.\.")
+BETWEEN = re.compile(r"\s*(?:\+|\|\|)\s*|[\[\]{},]|\.\.\.")
 NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+
+#: what TensorRT hands over to another compiler, or to an accelerator, as a whole
+FOREIGN = "ForeignNode["
 
 SHOWN = 5
 
@@ -50,8 +54,12 @@ class Layer:
     precision: Precision | None
 
     @property
+    def moving(self) -> bool:
+        return bool(MOVING.search(self.kind))
+
+    @property
     def weighted(self) -> bool:
-        return bool(WEIGHTED.search(self.kind) or WEIGHTED.search(self.name)) and not MOVING.search(self.kind)
+        return bool(WEIGHTED.search(self.kind) or WEIGHTED.search(self.name)) and not self.moving
 
 
 def inspect_engine(tensorrt: Any, engine: Any, context: Any) -> tuple[Layer, ...]:
@@ -89,8 +97,9 @@ def _layer(told: Mapping[str, Any]) -> Layer:
     # one text in TensorRT 10, two in 11
     formats = [str(tensor.get("Datatype") or tensor.get("Format/Datatype", "")) for tensor in told.get("Inputs", ())]
     name = str(told["Name"])
-    nodes = {*BETWEEN.split(name), *NODE.findall(str(told.get("Metadata", "")))}
-    return Layer(name, kind, frozenset(nodes), next(_precisions(formats), None))
+    nodes = {*BETWEEN.split(name), *NODE.findall(str(told.get("Metadata", "")))} - {""}
+    inside = FOREIGN in name  # many layers behind one name: what goes in tells nothing of them
+    return Layer(name, kind, frozenset(nodes), None if inside else next(_precisions(formats), None))
 
 
 def _precisions(formats: list[str]) -> Iterator[Precision]:
@@ -106,17 +115,23 @@ class Precisions:
     asked: Mapping[str, Precision]
     layers: tuple[Layer, ...]
 
+    def computing(self, node: str) -> list[Layer]:
+        """The layers that a node with a weight is computed in: those of a kind that multiplies, where there are any."""
+        found = [layer for layer in self.layers if node in layer.nodes and not layer.moving]
+        return [layer for layer in found if WEIGHTED.search(layer.kind)] or found
+
     def above(self) -> list[str]:
         """The layers that run in more bits than a node in them was asked to."""
-        known = [(layer, layer.precision, self._asked_of(layer)) for layer in self.layers]
-        return [
-            layer.name for layer, found, asked in known
-            if found is not None and asked is not None and ORDER.index(found) < ORDER.index(asked)
-        ]  # fmt: skip
+        wrong = {
+            layer.name for node, asked in self.asked.items() for layer in self.computing(node)
+            if layer.precision is not None and ORDER.index(layer.precision) < ORDER.index(asked)
+        }  # fmt: skip
+        return [layer.name for layer in self.layers if layer.name in wrong]
 
     def facts(self) -> dict[str, str | int]:
         """For the report: how many layers run in which precision, and a note where it is not what was asked for."""
-        weighted = [layer for layer in self.layers if layer.weighted or self._asked_of(layer) is not None]
+        asked = {layer.name for node in self.asked for layer in self.computing(node)}
+        weighted = [layer for layer in self.layers if layer.weighted or layer.name in asked]
         counts = Counter(layer.precision or "unknown" for layer in weighted)
         summary = ", ".join(f"{count} in {name}" for name, count in sorted(counts.items()))
         facts: dict[str, str | int] = {"precision": summary or "no layers with weights", "layers": len(self.layers)}
@@ -129,8 +144,8 @@ class Precisions:
         elif counts.get("unknown"):
             untold = f"{counts['unknown']} of {len(weighted)}"
             facts["note"] = f"TensorRT does not tell in what precision {untold} layers with weights run"
+        lost = [node for node in self.asked if not self.computing(node)]
+        if lost and "note" not in facts:
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            facts["note"] = f"TensorRT names no layer that computes `{lost[0]}`{more}: in what precision is not known"
         return facts
-
-    def _asked_of(self, layer: Layer) -> Precision | None:
-        found = [self.asked[node] for node in layer.nodes if node in self.asked]
-        return max(found, key=ORDER.index, default=None)

@@ -101,6 +101,9 @@ class BuildPlan(Value):
         least, usual, most = given
         if not least <= usual <= most:
             raise BackendError(f"the sizes of axis `{axis}` should rise: {given}", "write smallest, usual, largest")
+        if self.options.dla_core is not None and least != most:
+            what = f"a deep learning accelerator takes one size only, and axis `{axis}` has {list(given)}"
+            raise BackendError(what, "give that axis one size, or take `dla_core` away")
         return least, usual, most
 
     def profile(self) -> dict[str, list[tuple[int, ...]]]:

@@ -17,6 +17,8 @@ VARIABLE = "FAKE_GPU"
 #: the newest release of each major version of TensorRT
 VERSIONS = {10: "10.16.1.11", 11: "11.4.0.106"}
 
+OLDEST_DRIVER = 12000
+
 
 @dataclass(frozen=True)
 class FakeGpu:
@@ -27,6 +29,7 @@ class FakeGpu:
     devices: int = 1
     name: str = "Fake Orin"
     capability: tuple[int, int] = (8, 7)
+    #: 0: there is none; `OLDEST_DRIVER` and newer work
     driver: int = 13000
     memory_bytes: int = 8 << 30
     dla_cores: int = 0
@@ -38,6 +41,8 @@ class FakeGpu:
     float_layers: tuple[str, ...] = ()
     #: each floating-point output is NaN
     nan: bool = False
+    #: what becomes of a CUDA graph that an engine is to be captured in: `refused`, `invalidated`, or nothing wrong
+    capture: str = ""
     #: an engine finds no memory for an execution context
     no_context: bool = False
 

@@ -169,8 +169,6 @@ def build_by_polygraphy(graph: Path, folder: Path) -> bytes:
         strip_plan=True,
         sparse_weights=True,
         max_aux_streams=0,
-        use_dla=True,
-        allow_gpu_fallback=True,
         engine_capability=tensorrt.EngineCapability.STANDARD,
         tactic_sources=[tensorrt.TacticSource.JIT_CONVOLUTIONS],
         tf32=True,

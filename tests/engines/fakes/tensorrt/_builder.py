@@ -11,7 +11,7 @@ from fake_gpu import fake_gpu
 
 from tensorrt._base import VERSION, Setting, Strict, only
 from tensorrt._config import IBuilderConfig, IOptimizationProfile
-from tensorrt._enums import BuilderFlag, NetworkDefinitionCreationFlag, Severity
+from tensorrt._enums import BuilderFlag, DeviceType, NetworkDefinitionCreationFlag, Severity
 from tensorrt._graph import Graph
 from tensorrt._network import INetworkDefinition
 from tensorrt._plan import IHostMemory, Plan
@@ -19,7 +19,17 @@ from tensorrt._plan import IHostMemory, Plan
 STRONGLY_TYPED = NetworkDefinitionCreationFlag.STRONGLY_TYPED
 
 #: what a network that says its own types is not built with; of these, 11 has none
-WEAK = [flag for flag in BuilderFlag if flag.name in ("FP16", "BF16", "INT8", "FP8", "INT4", "FP4")]
+WEAK_NAMES = (
+    "FP16",
+    "BF16",
+    "INT8",
+    "FP8",
+    "INT4",
+    "FP4",
+    "PREFER_PRECISION_CONSTRAINTS",
+    "OBEY_PRECISION_CONSTRAINTS",
+)
+WEAK = [flag for flag in BuilderFlag if flag.name in WEAK_NAMES]
 REFIT = [BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL, BuilderFlag.REFIT_INDIVIDUAL]
 
 
@@ -64,7 +74,7 @@ class Builder(Strict):
         return not list(_faults(network, config))
 
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
-        faults = list(_faults(network, config))
+        faults = [*_faults(network, config), *self._place(network, config)]
         for fault in faults:
             self._logger.log(Severity.ERROR, f"IBuilder::buildSerializedNetwork: Error Code 4: {fault}")
         if faults or not self._go_wrong() or not _time_kernels(network._graph, config, self._logger):
@@ -73,6 +83,17 @@ class Builder(Strict):
         if config.get_flag(BuilderFlag.STRIP_PLAN):
             plan = plan.without_weights()
         return IHostMemory._of(plan.written())
+
+    def _place(self, network: INetworkDefinition, config: IBuilderConfig) -> Iterator[str]:
+        """Tell which layers the accelerator does not take; a fault if the GPU may not take them either."""
+        if config.default_device_type is not DeviceType.DLA or network._graph is None:
+            return
+        for layer in (one for one in network if not config.can_run_on_DLA(one)):
+            if config.get_flag(BuilderFlag.GPU_FALLBACK):
+                text = f"Default DLA is enabled but layer {layer.name} is not supported on DLA, falling back to GPU."
+                self._logger.log(Severity.WARNING, text)
+            else:
+                yield f"Default DLA is enabled but layer {layer.name} is not supported on DLA"
 
     def _go_wrong(self) -> bool:
         """Do what the test asks for; False ends the build."""

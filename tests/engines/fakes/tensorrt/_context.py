@@ -104,6 +104,10 @@ class IExecutionContext(Strict):
         if _state.is_capturing(stream) and self._has_news:
             _state.break_captures()
             return self._fail("enqueueV3: call it once without a capture after shapes or the profile changed")
+        if _state.is_capturing(stream) and fake_gpu().capture:
+            if fake_gpu().capture == "invalidated":
+                _state.break_captures()
+            return self._fail("enqueueV3: operation not permitted when stream is capturing")
         self._has_news = False
         places: Places = {
             name: (self._addresses[name], tuple(self.get_tensor_shape(name)), tensor.dtype)

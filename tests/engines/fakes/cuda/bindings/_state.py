@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cuda.bindings._types import cudaError_t
-from fake_gpu import fake_gpu
+from fake_gpu import OLDEST_DRIVER, fake_gpu
 
 #: what memory holds before anybody writes to it
 GARBAGE = 0xCD
@@ -68,7 +68,7 @@ def new(table: dict[int, Any], thing: Any) -> int:
 def missing() -> cudaError_t:
     """Why there is no GPU, or success."""
     gpu = fake_gpu()
-    if not gpu.driver:
+    if gpu.driver < OLDEST_DRIVER:
         return cudaError_t.cudaErrorInsufficientDriver
     return OK if gpu.devices else cudaError_t.cudaErrorNoDevice
 

@@ -85,6 +85,11 @@ def cudaGetErrorName(error: cudaError_t) -> tuple[cudaError_t, bytes]:
     return _OK, cudaError_t(error).name.encode()
 
 
+def cudaGetLastError() -> _Failed:
+    """What failed since the last call. Nothing here looks for it."""
+    return (_OK,)
+
+
 def cudaDeviceSynchronize() -> _Failed:
     return (_state.break_captures() or _state.wait_for_all(),)
 
