@@ -10,7 +10,7 @@ from edgeopt.pipeline import Watcher
 from edgeopt.plan import Plan, Step
 from edgeopt.report import StepResult, console
 
-#: steps that are told with a line of their own; the others are only seen while they run
+#: steps that are told with a line of their own, as are those with something to say; others are seen while they run
 TOLD = ("load", "split", "pass", "time")
 
 
@@ -37,7 +37,7 @@ class LineWatcher(Watcher):
 
     def done(self, step: Step, result: StepResult) -> None:
         self._bar.update(self._task, visible=False)
-        if step.action in TOLD or self._verbose:
+        if step.action in TOLD or "summary" in result.facts or self._verbose:
             self._say(console.show_step(result))
         warning = result.facts.get("warning")
         if warning is not None:

@@ -20,6 +20,7 @@ def make_schema() -> dict[str, Any]:
     named = [_entry("backends", name, definitions) for name in registry.names("backends")]
     definitions["BackendEntry"] = {"oneOf": [{"enum": list(registry.names("backends"))}, *named]}
     target["variants"].pop("default", None)
+    definitions["Target"]["required"].remove("backends")  # the target itself knows what to race
     definitions["DataSection"]["properties"]["format"]["enum"] = list(registry.names("data"))
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, "title": "edgeopt recipe", **_without(schema, "title")}

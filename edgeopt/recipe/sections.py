@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
 
+from edgeopt import environment
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.environment import INTERESTING_ISA
 from edgeopt.model import Value
@@ -198,7 +199,9 @@ class Target(Value):
     """One thing to ship for."""
 
     name: Name
-    backends: Annotated[list[BackendEntry], AfterValidator(_distinct_backends)] = Field(min_length=1)
+    backends: Annotated[list[BackendEntry], AfterValidator(_distinct_backends)] = Field(
+        min_length=1, description="what to race; if absent, onnxruntime_cpu, and on x86 openvino_cpu, too"
+    )
     variants: dict[Name, Variant] = Field(default={"default": Variant.model_validate([])}, min_length=1)
     passes: list[PassStep] | None = Field(default=None, description="in place of the shared ones")
     threads: int = Field(default=1, ge=1, le=1024)
@@ -213,6 +216,17 @@ class Target(Value):
     device: str | None = Field(default=None, description="where to build and measure, such as ssh://orin-7")
     budgets: Budgets = Field(default=Budgets(), description="added to the shared ones, or tighter")
     measure: MeasureSection = Field(default=MeasureSection(), description="in place of the shared values")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _race_on_the_cpu(cls, entry: Any) -> Any:
+        """Where no backend is named, those of the CPU race: measured, either wins on some networks."""
+        if not isinstance(entry, dict) or "backends" in entry:
+            return entry
+        isa = entry.get("isa")
+        known = isinstance(isa, list) and set(isa) <= set(INTERESTING_ISA)
+        arm = environment.is_arm(isa if known else None)
+        return entry | {"backends": ["onnxruntime_cpu"] if arm else ["onnxruntime_cpu", "openvino_cpu"]}
 
 
 #: fields of a recipe that are no keys of its file

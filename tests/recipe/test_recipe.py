@@ -377,3 +377,22 @@ def test_a_recipe_with_a_piece_of_it_broken_loads_or_is_refused(
 def test_backends_take_options_as_passes_do(write: Write) -> None:
     first, second = load_recipe(write("[onnxruntime_cpu]", "[{onnxruntime_cpu: {}}, openvino_cpu]")).targets[0].backends
     assert (first.name, first.options, second.name) == ("onnxruntime_cpu", {}, "openvino_cpu")
+
+
+@pytest.mark.parametrize(
+    ("isa", "expected"),
+    [
+        ("[avx2, avx512_vnni]", ["onnxruntime_cpu", "openvino_cpu"]),
+        ("[asimd, asimddp]", ["onnxruntime_cpu"]),
+    ],
+)
+def test_where_no_backend_is_named_those_of_the_cpu_race(write: Write, isa: str, expected: list[str]) -> None:
+    recipe = load_recipe(write("    backends: [onnxruntime_cpu]\n", f"    isa: {isa}\n"))
+    assert [entry.name for entry in recipe.targets[0].backends] == expected
+
+
+def test_faults_about_backends_that_are_not_named_are_told_at_the_target(write: Write, faults_of: FaultsOf) -> None:
+    text = SOUND.replace("    backends: [onnxruntime_cpu]\n", "").replace("  - export_onnx: {}\n", "")
+    (first, *_) = faults_of(write(text=text))
+    assert "`onnxruntime_cpu` takes a model in onnx form" in first
+    assert first.startswith(f"{text.splitlines().index('  - name: x86') + 1}:")

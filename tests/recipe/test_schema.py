@@ -118,3 +118,7 @@ def test_making_it_leaves_the_models_as_they_were(schema: dict[str, Any]) -> Non
     schema["$defs"].clear()
     assert make_schema() == before
     schema.update(before)
+
+
+def test_a_target_needs_a_name_and_may_leave_the_rest_to_edgeopt(schema: dict[str, Any]) -> None:
+    assert schema["$defs"]["Target"]["required"] == ["name"]
