@@ -9,7 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from edgeopt.context import Context
+from edgeopt.data import Samples
+from edgeopt.data.preprocess import Preprocess
+from edgeopt.model import Model
 
 HERE = Path(__file__).parent
 
@@ -66,6 +72,20 @@ def fake_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     yield GpuInPlace(monkeypatch, getattr(request, "param", 11))
     _forget()
     sys.modules.update(before)
+
+
+@pytest.fixture(scope="session")
+def int8_model(onnx_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The network with pairs where TensorRT wants them."""
+    from edgeopt.passes.quantize_int8 import QuantizeInt8
+    from edgeopt.quantization.profiles import TENSORRT
+
+    folder = tmp_path_factory.mktemp("int8")
+    images = np.random.default_rng(0).standard_normal((100, 1, 16, 16)).astype(np.float32)
+    np.savez(folder / "samples.npz", image=images)
+    samples = Samples("npz", folder / "samples.npz", ("image",), Preprocess())
+    context = Context(folder=folder / "quantized", calibration=samples, profile=TENSORRT)
+    return QuantizeInt8()(onnx_model, context).model
 
 
 def _forget() -> dict[str, Any]:

@@ -18,26 +18,12 @@ from edgeopt import onnx_graph, workers
 from edgeopt.backends import Arrays, build_artifact, build_planned, opened
 from edgeopt.backends.tensorrt import Tensorrt
 from edgeopt.context import BUILDS, Context, Memo
-from edgeopt.data import Samples
-from edgeopt.data.preprocess import Preprocess
 from edgeopt.engines.plan import ENGINE_FILE, GRAPH_FILE
 from edgeopt.errors import BackendError, EdgeoptError, MissingError, PassError, TrustError, WorkerError
 from edgeopt.model import Artifact, Model, list_files, write_model
 from edgeopt.passes.cast_fp16 import CastFp16
-from edgeopt.passes.quantize_int8 import QuantizeInt8
-from edgeopt.quantization.profiles import TENSORRT
 
 BOTH = pytest.mark.parametrize("fake_gpu", [10, 11], indirect=True)
-
-
-@pytest.fixture(scope="session")
-def int8_model(onnx_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tmp_path_factory.mktemp("int8")
-    images = np.random.default_rng(0).standard_normal((100, 1, 16, 16)).astype(np.float32)
-    np.savez(folder / "samples.npz", image=images)
-    samples = Samples("npz", folder / "samples.npz", ("image",), Preprocess())
-    context = Context(folder=folder / "quantized", calibration=samples, profile=TENSORRT)
-    return QuantizeInt8()(onnx_model, context).model
 
 
 def images(batch: int = 2, seed: int = 0) -> Arrays:
@@ -378,3 +364,100 @@ def test_a_graph_cast_to_float16_is_one_of_float16(fake_gpu: GpuInPlace, onnx_mo
         found = session.run(images())["output"]
     assert not np.array_equal(found, expected(onnx_model, images())), "it is rounded as on a GPU"
     np.testing.assert_allclose(found, expected(onnx_model, images()), rtol=1e-2, atol=1e-2)
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["refused", "invalidated"])
+def test_what_no_cuda_graph_can_hold_is_said_and_runs_without_one(
+    fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path, how: str
+) -> None:
+    fake_gpu.set(capture=how)
+    with pytest.raises(BackendError, match="CUDA graph cannot hold") as caught:
+        build(onnx_model, tmp_path / "with")
+    assert "cuda_graph: false" in caught.value.hint
+    assert not any(fake_gpu.alive().values())
+    with opened(build(onnx_model, tmp_path / "without", cuda_graph=False)) as session:
+        assert_close(session.run(images())["output"], expected(onnx_model, images()))
+        assert session.device_ms(images()) is not None
+
+
+@BOTH
+def test_the_clock_of_the_gpu_and_runs_do_not_disturb_each_other(
+    fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path
+) -> None:
+    with opened(build(onnx_model, tmp_path, batches=[1, 2, 4])) as session:
+        for seed, batch in enumerate((2, 2, 4, 1)):
+            assert (session.device_ms(images(batch, seed)) or 0) > 0
+            assert_close(session.run(images(batch, seed))["output"], expected(onnx_model, images(batch, seed)))
+    assert not any(fake_gpu.alive().values())
+
+
+@BOTH
+def test_an_accelerator_takes_what_it_can_and_the_rest_is_told(
+    fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path
+) -> None:
+    fake_gpu.set(dla_cores=2)
+    artifact = build(onnx_model, tmp_path / "fallback", dla_core=1)
+    assert artifact.settings["dla_core"] == 1
+    assert "the accelerator does not take" in str(artifact.facts["note"])
+    with pytest.raises(BackendError, match="is not supported on DLA"):
+        build(onnx_model, tmp_path / "alone", dla_core=1, gpu_fallback=False)
+    with pytest.raises(BackendError, match="takes one size only, and axis `batch` has"):
+        build(onnx_model, tmp_path / "sizes", dla_core=1, batches=[1, 2, 4])
+
+
+def test_a_build_tells_how_far_it_is(fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path) -> None:
+    told: list[tuple[str, float | None]] = []
+    context = Context(folder=tmp_path, target="orin", batch=2, progress=lambda text, share: told.append((text, share)))
+    build_artifact("tensorrt", onnx_model, context, {})
+    assert {text for text, _ in told} == {"building Engine"}
+    shares = [share for _, share in told if share is not None]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+
+
+def test_a_driver_that_is_too_old_is_not_a_missing_one(fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path) -> None:
+    artifact = build(onnx_model, tmp_path)
+    fake_gpu.set(driver=11040)
+    with pytest.raises(MissingError, match="driver is older than the CUDA") as caught:
+        Tensorrt().open(artifact)
+    assert "update the driver" in caught.value.hint
+
+
+def test_a_lack_of_memory_is_met_with_advice_and_all_that_tensorrt_said(
+    fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path
+) -> None:
+    fake_gpu.set(build="out_of_memory")
+    with pytest.raises(BackendError) as caught:
+        build(onnx_model, tmp_path)
+    assert "lower `batch`, `streams` or `workspace_mb`" in caught.value.hint
+    assert "OutOfMemory" in caught.value.log
+
+
+def test_an_engine_of_other_types_than_its_artifact_is_refused(
+    fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path
+) -> None:
+    artifact = build(onnx_model, tmp_path)
+    specs = tuple(spec.model_copy(update={"dtype": "float16"}) for spec in artifact.outputs)
+    with pytest.raises(BackendError, match="has `output` as FLOAT, and not as float16"):
+        Tensorrt().open(artifact.model_copy(update={"outputs": specs}))
+    assert not any(fake_gpu.alive().values())
+
+
+def test_a_gpu_that_appears_or_gets_another_driver_makes_another_key(fake_gpu: GpuInPlace) -> None:
+    found = [Tensorrt().machine()]
+    for change in ({"devices": 0}, {"driver": 0}, {"devices": 1, "driver": 13010}, {"name": "Other"}):
+        fake_gpu.set(**change)
+        found.append(Tensorrt().machine())
+    assert all(one not in found[:index] for index, one in enumerate(found))
+
+
+def test_a_node_without_a_name_is_found_by_the_one_that_the_parser_gives_it(
+    fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path
+) -> None:
+    graph = onnx_graph.load_graph(onnx_model.path)
+    for node in graph.graph.node:
+        node.name = ""
+    onnx_graph.save_graph(graph, tmp_path / "model.onnx")
+    model = write_model(onnx_model.at(tmp_path, tmp_path), tmp_path)
+    assert "note" not in build(model, tmp_path / "built").facts
