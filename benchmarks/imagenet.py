@@ -1,9 +1,9 @@
 """The 224×224 originals, for 1,000 classes, of the families that recipes/cifar10 holds small versions of.
 
 Their weights are random: what they are for is timing, which depends on shapes, not on what was learned. Parameters, in
-thousands: MobileNetV2 3,505, MobileNetV3-Large 5,481, EfficientNet-B0 5,289, DenseNet-121 7,979, ResNet-50 25,557.
-All are as published but for MobileNetV3's, which has 1.8 fewer: its gates are squeezed to exactly a quarter, not to a
-multiple of 8. Dropout does nothing here and is left out.
+thousands: MobileNetV2 3,505, MobileNetV3-Large 5,481, MobileNetV3-Small 2,537, EfficientNet-B0 5,289, DenseNet-121
+7,979, ResNet-18 11,690, ResNet-50 25,557. All are as published but for the two of MobileNetV3, which have 1.8 and 5.6
+fewer: their gates are squeezed to exactly a quarter, not to a multiple of 8. Dropout does nothing here and is left out.
 """
 
 from __future__ import annotations
@@ -40,6 +40,19 @@ MOBILENETV3_LARGE = (
     (5, 960, 160, True, True, 1),
     (5, 960, 160, True, True, 1),
 )
+MOBILENETV3_SMALL = (
+    (3, 16, 16, True, False, 2),
+    (3, 72, 24, False, False, 2),
+    (3, 88, 24, False, False, 1),
+    (5, 96, 40, True, True, 2),
+    (5, 240, 40, True, True, 1),
+    (5, 240, 40, True, True, 1),
+    (5, 120, 48, True, True, 1),
+    (5, 144, 48, True, True, 1),
+    (5, 288, 96, True, True, 2),
+    (5, 576, 96, True, True, 1),
+    (5, 576, 96, True, True, 1),
+)
 
 #: of each stage: expansion, channels, blocks, stride of the first block, kernel
 EFFICIENTNET_B0 = (
@@ -51,6 +64,7 @@ EFFICIENTNET_B0 = (
 DENSENET121 = (6, 12, 24, 16)
 
 #: of each stage: channels of the 3×3 convolutions, blocks, stride of the first block
+RESNET18 = ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2))
 RESNET50 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 
 
@@ -62,6 +76,10 @@ def mobilenetv3() -> nn.Module:
     return MobileNetV3(stem=16, last=960, wide=1280, classes=CLASSES, blocks=MOBILENETV3_LARGE)
 
 
+def mobilenetv3_small() -> nn.Module:
+    return MobileNetV3(stem=16, last=576, wide=1024, classes=CLASSES, blocks=MOBILENETV3_SMALL)
+
+
 def efficientnet() -> nn.Module:
     return EfficientNet(stem=32, last=1280, classes=CLASSES, stages=EFFICIENTNET_B0)
 
@@ -70,6 +88,20 @@ def densenet() -> nn.Module:
     network = DenseNet(growth=32, classes=CLASSES, layers=DENSENET121)
     network.stem = make_stem()
     return network
+
+
+class Basic(nn.Module):
+    """Filter twice around a shortcut (He et al. 2015)."""
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(conv_bn(inputs, width, 3, stride), nn.ReLU(), conv_bn(width, width, 3))
+        self.shortcut = nn.Identity() if inputs == width else conv_bn(inputs, width, 1, stride)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.relu(self.layers(x) + self.shortcut(x))
+        return y
 
 
 class Bottleneck(nn.Module):
@@ -87,12 +119,20 @@ class Bottleneck(nn.Module):
         return y
 
 
+def resnet18() -> nn.Module:
+    return _make_resnet(Basic, RESNET18, widening=1)
+
+
 def resnet50() -> nn.Module:
+    return _make_resnet(Bottleneck, RESNET50, widening=4)
+
+
+def _make_resnet(block: type[nn.Module], stages: tuple[tuple[int, int, int], ...], widening: int) -> nn.Module:
     channels, blocks = 64, []
-    for width, count, stride in RESNET50:
+    for width, count, stride in stages:
         for index in range(count):
-            blocks.append(Bottleneck(channels, width, stride if index == 0 else 1))
-            channels = 4 * width
+            blocks.append(block(channels, width, stride if index == 0 else 1))
+            channels = widening * width
     return nn.Sequential(make_stem(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES))
 
 

@@ -10,7 +10,7 @@ from edgeopt import registry
 from edgeopt.context import Context
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits, make_splits
-from edgeopt.model import Model, TensorSpec
+from edgeopt.model import Model, QuantizationProfile, TensorSpec
 from edgeopt.passes import run_pass
 from edgeopt.plan import source_request, split_samples
 from edgeopt.recipe import load_recipe
@@ -49,7 +49,11 @@ def export(request: SourceRequest, folder: Path) -> Model:
 
 def quantize(model: Model, samples: Samples, folder: Path, backend: str = "onnxruntime_cpu") -> Model:
     """The model after `quantize_int8` for a backend on this machine."""
-    profile = registry.resolve("backends", backend)().profile()
+    return quantize_for(registry.resolve("backends", backend)().profile(), model, samples, folder)
+
+
+def quantize_for(profile: QuantizationProfile, model: Model, samples: Samples, folder: Path) -> Model:
+    """The model after `quantize_int8` for any target."""
     context = Context(folder=_fresh(folder / "quantize_int8"), calibration=samples, profile=profile)
     return run_pass("quantize_int8", {}, model, context).model
 

@@ -52,12 +52,18 @@ def main() -> None:
 
 
 def _rows(name: str, scratch: Path, sets: int) -> Iterator[list[object]]:
-    torch.manual_seed(SEED)
-    model, images = _export(name, scratch), scratch / "images.npz"
-    np.savez(images, image=_smooth_images().numpy())
-    samples = Samples(format="npz", path=images, inputs=("image",), preprocess=Preprocess())
+    model, samples = prepare(name, scratch)
     ours = [Made(OURS, quantize(model, samples, scratch / backend, backend).path, backend) for backend in BACKENDS]
-    yield from speed_rows(model, [*ours, *make_peers(model, images, scratch, PEERS)], sets)
+    yield from speed_rows(model, [*ours, *make_peers(model, samples.path, scratch, PEERS)], sets)
+
+
+def prepare(name: str, folder: Path) -> tuple[Model, Samples]:
+    """A network of imagenet.py in its ONNX form, with weights like learned ones, and the images to calibrate on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(SEED)
+    model, images = _export(name, folder), folder / "images.npz"
+    np.savez(images, image=_smooth_images().numpy())
+    return model, Samples(format="npz", path=images, inputs=("image",), preprocess=Preprocess())
 
 
 def _export(name: str, folder: Path) -> Model:
