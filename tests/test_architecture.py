@@ -25,7 +25,7 @@ ROWS = """
     data metrics recipe sources context plan
     pruning quantization training engines onnx_sessions passes backends counters validation gates select
     bundle transports device report
-    baseline tuning execute comparison delivery pipeline bench explain drafting watching cli __main__
+    baseline tuning execute comparison delivery pipeline bench explain drafting watching examining cli __main__
 """.split()  # noqa: SIM905
 
 #: imported inside the function that needs them, so that help, plan and schema start at once and work without them

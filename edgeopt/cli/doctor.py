@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -13,9 +13,6 @@ DEFAULT_BACKEND = "onnxruntime_cpu"
 
 #: the exit code of a machine on which a budget may not be decided
 UNFIT = 3
-
-#: wheels that install the same import package over each other: at most one of each row may be installed
-CONFLICTS = (("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),)
 
 
 @click.command()
@@ -26,15 +23,16 @@ CONFLICTS = (("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxrun
 def command(context: click.Context, aa: bool, backend: str | None, as_json: bool) -> None:
     """Show what this machine can do.
 
-    Names what is missing and how to get it, and wheels that exclude each other. With --aa it takes about a minute to
-    tell whether the machine is quiet enough to judge latency, and exits with 3 where it is not; `compile` shows what
-    was found last.
+    Names what is missing and how to get it, what each runtime library finds here, and what is installed and does not
+    go together, which is exit code 5. With --aa it takes about a minute to tell whether the machine is quiet enough to
+    judge latency, and exits with 3 where it is not; `compile` shows what was found last.
 
     \b
     Example:
       edgeopt doctor --aa
     """
     from edgeopt.errors import MissingError, UsageError
+    from edgeopt.examining import examine
 
     if aa:
         context.exit(0 if _check_noise(backend or DEFAULT_BACKEND, as_json=as_json) else UNFIT)
@@ -44,31 +42,10 @@ def command(context: click.Context, aa: bool, backend: str | None, as_json: bool
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
-        _show(found)
+        show(found)
     if found["conflicts"]:
-        raise MissingError("; ".join(found["conflicts"]), "uninstall all of them, then install the one that you need")
-
-
-def examine() -> dict[str, Any]:
-    """The machine, backends, energy counters, libraries that compiling needs, and wheels that exclude each other."""
-    from edgeopt import environment
-    from edgeopt.cli.backends import list_backends
-    from edgeopt.store import default_root
-
-    conflicts = [
-        f"{' and '.join(here)} are installed over each other"
-        for row in CONFLICTS
-        if len(here := [name for name in row if environment.library_version(name)]) > 1
-    ]
-    return {
-        "machine": environment.fingerprint(),
-        "integer_dot_product": environment.has_integer_dot_product(),
-        "backends": list_backends(),
-        "counters": _list_counters(),
-        "compile": {name: environment.library_version(name) for name in _needed("compile")},
-        "store": str(default_root()),
-        "conflicts": conflicts,
-    }
+        remedies = dict.fromkeys(conflict["remedy"] for conflict in found["conflicts"])
+        raise MissingError("\n".join(conflict["what"] for conflict in found["conflicts"]), "; ".join(remedies))
 
 
 def _check_noise(backend: str, *, as_json: bool) -> bool:
@@ -112,39 +89,55 @@ def _show_progress(text: str, fraction: float | None) -> None:
         click.echo(f"\r\033[K{text}", err=True, nl=False)
 
 
-def _list_counters() -> list[dict[str, str | bool]]:
-    """The energy counters: what each counts, and why it cannot be read here."""
-    from edgeopt.counters import all_counters
-
-    told = ((name, counter, counter.why()) for name, counter in all_counters().items())
-    return [{"name": name, "available": not why, "missing": why, "what": one.what} for name, one, why in told]
-
-
-def _needed(extra: str) -> list[str]:
-    """The distributions that an extra of edgeopt brings; none where it is run from its sources and not installed."""
-    import importlib.metadata
-
-    try:
-        requirements = importlib.metadata.requires("edgeopt") or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    split = [requirement.partition(";") for requirement in requirements]
-    chosen = [name for name, _, marker in split if re.search(rf"extra *== *['\"]{extra}['\"]", marker)]
-    return [re.split(r"[^A-Za-z0-9._-]", name.strip())[0] for name in chosen]
+def show(found: dict[str, Any]) -> None:
+    """Print what `examine` found, a row for each thing."""
+    for kind, rows in _sections(found):
+        for row in rows:
+            click.echo(f"{kind:10} {row}")
 
 
-def _show(found: dict[str, Any]) -> None:
-    machine = found["machine"]
-    click.echo(f"machine    {machine['cpu']}, {machine['cores']} cores, {machine['memory_mb'] / 1000:.0f} GB memory")
-    int8 = "int8 sums exactly" if found["integer_dot_product"] else "no VNNI: int8 weights are held to 7 bits"
-    click.echo(f"           {', '.join(machine['isa']) or 'no vector instructions known'}; {int8}")
-    click.echo(f"           {machine['system']}, Python {machine['python']}, power mode {machine['power_mode']}")
-    missing = [name for name, version in found["compile"].items() if version is None]
-    state = "ready" if not missing else f"missing {', '.join(missing)}: pip install 'edgeopt[compile]'"
-    state = state if found["compile"] else "not known: edgeopt is run from its sources and not installed"
-    click.echo(f"compile    {state}")
-    for row in found["backends"]:
-        click.echo(f"backend    {row['name']:18} {'ready' if row['available'] else row['missing']}")
-    for row in found["counters"]:
-        click.echo(f"energy     {row['name']:18} {row['what'] if row['available'] else row['missing']}")
-    click.echo(f"store      {found['store']}")
+def _sections(found: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """What is shown: the word before the rows, and the rows."""
+    yield "machine", [f"\n{' ':11}".join(_machine(found))]
+    yield "isa", [_row(one["name"], f"{'yes' if one['here'] else 'no '}  {one['does']}") for one in found["isa"]]
+    yield "gpu", [_gpu(one) for one in found["gpus"]] or ["none that NVIDIA's driver shows"]
+    yield "compile", [_compiling(found["compile"])]
+    yield "backend", [_row(one["name"], one["missing"] or "ready") for one in found["backends"]]
+    yield "library", [_row(one["name"], _library(one)) for one in found["libraries"]]
+    yield "energy", [_row(one["name"], one["missing"] or one["what"]) for one in found["counters"]]
+    yield "store", [found["store"]]
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:20} {text}"
+
+
+def _machine(found: dict[str, Any]) -> list[str]:
+    from edgeopt import environment
+
+    machine, power = found["machine"], found["power"]
+    exact = found["integer_dot_product"] or environment.is_arm(machine["isa"])
+    int8 = "int8 sums exactly" if exact else "no VNNI: int8 weights are held to 7 bits"
+    mode = f", power mode {power['nvpmodel']}" if power["nvpmodel"] else ""
+    return [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_mb'] / 1000:.0f} GB memory",
+        f"{', '.join(machine['isa']) or 'no vector instructions known'}; {int8}",
+        f"{machine['system']}, Python {machine['python']}, governor {power['governor']}{mode}",
+    ]
+
+
+def _gpu(gpu: dict[str, str]) -> str:
+    told = f"compute capability {gpu['compute_capability']}, driver {gpu['driver']}, power limit {gpu['power']}"
+    return _row(gpu["name"], told)
+
+
+def _compiling(versions: dict[str, str | None]) -> str:
+    if not versions:
+        return "not known: edgeopt is run from its sources and not installed"
+    missing = [name for name, version in versions.items() if version is None]
+    return f"missing {', '.join(missing)}: pip install 'edgeopt[compile]'" if missing else "ready"
+
+
+def _library(library: dict[str, Any]) -> str:
+    told = (f"{name} {value}" for name, value in library["finds"].items() if name != "gpus")
+    return library["missing"] or "; ".join([library["version"], *told])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeopt import environment
 from edgeopt.cli import doctor
+from edgeopt.examining import conflicts, examine
 from edgeopt.store import Store
 from edgeopt.validation import noise
 from edgeopt.validation.latency_samples import LatencySamples
@@ -18,6 +22,15 @@ from tests.cli.test_cli import Run, raising, refused, run
 from tests.validation.test_latency import disturb, fabricate
 
 __all__ = ["run"]
+
+
+@pytest.fixture(scope="module")
+def examined() -> tuple[dict[str, Any], str]:
+    """What is found here, and how it is shown."""
+    found, shown = examine(), io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        doctor.show(found)
+    return found, shown.getvalue()
 
 
 def test_doctor_names_what_the_compile_extra_brings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +41,7 @@ def test_doctor_names_what_the_compile_extra_brings(monkeypatch: pytest.MonkeyPa
         "x; extra == 'y'",
     ]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: declared)
-    assert doctor.examine()["compile"].keys() == {"rich", "torch-pruning"}
+    assert examine()["compile"].keys() == {"rich", "torch-pruning"}
 
 
 def test_doctor_works_where_edgeopt_is_not_installed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,13 +51,68 @@ def test_doctor_works_where_edgeopt_is_not_installed(run: Run, monkeypatch: pyte
     assert "compile    not known: " in ran.out
 
 
-def test_doctor_names_every_energy_counter_and_why_it_cannot_be_read_here(run: Run) -> None:
-    rows = {row["name"]: row for row in doctor.examine()["counters"]}
+def test_doctor_names_every_energy_counter_and_why_it_cannot_be_read_here(examined: tuple[dict[str, Any], str]) -> None:
+    found, shown = examined
+    rows = {row["name"]: row for row in found["counters"]}
     assert {"ina", "nvml", "rapl"} <= rows.keys()
-    shown = run("doctor").out
     for name, row in rows.items():
         assert row["available"] == (not row["missing"])
-        assert f"energy     {name:18} {row['what'] if row['available'] else row['missing']}\n" in shown
+        assert f"energy     {name:20} {row['what'] if row['available'] else row['missing']}\n" in shown
+
+
+def test_doctor_says_of_each_backend_whether_it_is_ready_or_what_is_missing(
+    examined: tuple[dict[str, Any], str], run: Run
+) -> None:
+    _, shown = examined
+    rows = json.loads(run("backends", "--json").out)
+    assert {row["name"] for row in rows} >= {"null", "onnxruntime_cpu", "tensorrt"}
+    for row in rows:
+        assert f"backend    {row['name']:20} {'ready' if row['available'] else row['missing']}\n" in shown
+
+
+def test_doctor_tells_libraries_by_version_and_what_they_find(examined: tuple[dict[str, Any], str]) -> None:
+    import onnxruntime
+
+    _, shown = examined
+    assert f"library    onnxruntime          {onnxruntime.__version__}; providers " in shown
+    found = next(line for line in shown.splitlines() if line.startswith("library    onnxruntime "))
+    assert "cpu" in found.partition("providers ")[2].split(", ")
+
+
+def test_doctor_tells_of_each_instruction_set_whether_it_is_here(examined: tuple[dict[str, Any], str]) -> None:
+    found, shown = examined
+    for one in found["isa"]:
+        assert f"isa        {one['name']:20} {'yes' if one['here'] else 'no '}  {one['does']}\n" in shown
+
+
+def test_conflicting_wheels_are_shown_with_all_the_rest_and_end_with_what_to_do(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = environment.library_version
+    others = {"onnxruntime-gpu": "1.26.0", "tensorrt-cu12-libs": "11.4.0", "tensorrt-cu13-libs": "11.4.0"}
+    monkeypatch.setattr(environment, "library_version", lambda name: others.get(name) or real(name))
+    monkeypatch.setattr(conflicts.importlib.metadata, "requires", lambda name: [])
+    ran = run("doctor", "--json")
+    assert ran.code == 5
+    assert ran.err == (
+        "error: onnxruntime and onnxruntime-gpu are installed over each other\n"
+        "error: tensorrt-cu12-libs and tensorrt-cu13-libs are installed over each other\n"
+        "\nhint: uninstall all of them, then install the one that you need\n"
+    )
+    shown = json.loads(ran.out)
+    assert [f"error: {one['what']}" for one in shown["conflicts"]] == ran.err.splitlines()[:2]
+    assert {row["name"] for row in shown["backends"]} >= {"null", "tensorrt"}
+
+
+def test_a_library_that_crashes_leaves_doctor_standing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openvino.py").write_text("import os\nos.abort()\n", encoding="utf8")
+    monkeypatch.syspath_prepend(tmp_path)
+    ran = run("doctor")
+    assert ran.code == 0
+    assert "backend    openvino_cpu         the process of `doctor` crashed with SIGABRT " in ran.out
+    assert "backend    onnxruntime_cpu      ready\n" in ran.out
 
 
 @pytest.fixture
