@@ -143,24 +143,34 @@ def _choose(samples: Samples, digests: Sequence[str], count: int | None, name: s
 def _make_tuning(
     whole: dict[str, Samples], digests: dict[str, list[str]], chosen: dict[str, Samples]
 ) -> dict[str, Samples]:
-    """A tenth of training, else the calibration samples that are left over."""
+    """A tenth of training, of images that calibration does not use, else the calibration samples that are left over."""
     if "training" in chosen:
         training = chosen["training"]
         rows = range(len(digests["training"])) if training.rows is None else training.rows
         chosen_rows = set(rows)
-        ranked = [row for row in _by_hash(digests["training"]) if row in chosen_rows]
-        cut, hashes = len(ranked) // TUNING_SHARE, digests["training"]
-        while cut and hashes[ranked[cut - 1]] == hashes[ranked[cut]]:
+        hashes, seen = digests["training"], _chosen_digests("calibration", digests, chosen)
+        ranked = [row for row in _by_hash(hashes) if row in chosen_rows and hashes[row] not in seen]
+        cut = min(len(rows) // TUNING_SHARE, len(ranked))
+        while 0 < cut < len(ranked) and hashes[ranked[cut - 1]] == hashes[ranked[cut]]:
             cut -= 1  # copies of one image stay together
         if not cut:
             return {}
-        kept, held = tuple(sorted(ranked[cut:])), tuple(sorted(ranked[:cut]))
+        held = tuple(sorted(ranked[:cut]))
+        kept = tuple(sorted(chosen_rows.difference(held)))
         return {"training": replace(training, rows=kept), "tuning": replace(training, rows=held)}
     if "calibration" in chosen and chosen["calibration"].rows is not None:
         used = set(chosen["calibration"].rows)
         rest = tuple(row for row in range(len(digests["calibration"])) if row not in used)
         return {"tuning": replace(whole["calibration"], rows=rest)} if rest else {}
     return {}
+
+
+def _chosen_digests(name: str, digests: dict[str, list[str]], chosen: dict[str, Samples]) -> set[str]:
+    """The images of one split that are used; none where there is no such split."""
+    if name not in chosen:
+        return set()
+    rows = chosen[name].rows
+    return set(digests[name] if rows is None else [digests[name][row] for row in rows])
 
 
 def _by_hash(digests: Sequence[str]) -> list[int]:

@@ -178,6 +178,16 @@ def test_tuning_of_its_own_leaves_training_whole(whole: dict[str, Samples], tmp_
     assert splits.training == whole["training"]
 
 
+def test_tuning_shares_no_image_with_a_calibration_cut_from_training(whole: dict[str, Samples]) -> None:
+    """Both take what comes first by content: ranges would be tried out on the images that they were found on."""
+    splits = make_splits(whole | {"calibration": whole["training"]}, {"calibration": 20})
+    calibration, tuning, training = map(images_of, (splits.calibration, splits.tuning, splits.training))
+    assert (len(calibration), len(tuning), len(training)) == (20, 5, 45)
+    assert not set(tuning) & set(calibration)
+    assert not set(tuning) & set(training)
+    assert make_splits(whole | {"calibration": whole["training"]}, {}).tuning is None, "calibration uses them all"
+
+
 def test_without_training_tuning_is_what_calibration_leaves(whole: dict[str, Samples]) -> None:
     del whole["training"]
     splits = make_splits(whole, {"calibration": 12})
