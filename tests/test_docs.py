@@ -121,3 +121,11 @@ def test_every_recipe_key_that_the_readme_shows_exists() -> None:
     assert recipe is not None
     for key in re.findall(r"^(\w+):", recipe[1], re.MULTILINE):
         assert key in Recipe.model_fields, key
+
+
+def test_every_backend_that_the_readme_lists_exists() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf8")
+    table = re.search(r"^## Backends$(.*?)^## ", readme, re.DOTALL | re.MULTILINE)
+    assert table is not None
+    listed = re.findall(r"^\| `(\w+)` \|", table[1], re.MULTILINE)
+    assert {"onnxruntime_cpu", "openvino_cpu", "tensorrt"} <= set(listed) <= set(registry.names("backends"))
