@@ -161,9 +161,14 @@ def float_side(backend: str) -> str:
     return f"float {backend}"
 
 
-def original_backend(recipe: Recipe) -> str:
-    """The backend that runs the network as given."""
-    return "onnxruntime_cpu" if recipe.model.onnx else "torch_eager"
+def original_backend(recipe: Recipe, target: Target) -> BackendEntry:
+    """The backend that runs the network as given: on the NVIDIA GPU here, where all that the target races does so."""
+    raced = {registry.resolve("backends", entry.name).runs_on for entry in target.backends}
+    gpu = raced == {"nvidia"} and bool(environment.gpus())
+    if recipe.model.onnx:
+        cuda = gpu and environment.library_version("onnxruntime-gpu") is not None
+        return BackendEntry.model_validate("onnxruntime_cuda" if cuda else "onnxruntime_cpu")
+    return BackendEntry.model_validate({"torch_eager": {"device": "cuda"}} if gpu else "torch_eager")
 
 
 class _Builder:
@@ -181,7 +186,7 @@ class _Builder:
     def target(self, target: Target) -> TargetPlan:
         """The candidates of one target and the references beside them."""
         # the references come first: a network that is not what the recipe says is found out before anything is trained
-        original = self._side(target, BackendEntry.model_validate(original_backend(self.recipe)), ORIGINAL, "", [])
+        original = self._side(target, original_backend(self.recipe, target), ORIGINAL, "", [])
         floats = {
             entry.name: self._side(target, entry, float_side(entry.name), "", self._unchanged(entry.name))
             for entry in target.backends

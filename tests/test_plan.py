@@ -203,3 +203,45 @@ def test_a_declared_cpu_changes_the_profile_and_the_build(tmp_path: Path) -> Non
     profiles = [profile_of(plan.step("quantize_int8 [int8]")) for plan in plans]
     assert [profile and profile.weight_bits for profile in profiles] == [7, 8]
     assert plans[0].targets[0].isa == ("avx2",)
+
+
+GPU = {"name": "Orin", "driver": "580.65", "compute_capability": "8.7", "power": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("backends", "gpus", "device"),
+    [
+        ("[tensorrt]", (GPU,), "cuda"),
+        ("[tensorrt, onnxruntime_cuda]", (GPU,), "cuda"),
+        ("[tensorrt]", (), None),
+        ("[tensorrt, onnxruntime_cpu]", (GPU,), None),
+        ("[onnxruntime_cpu]", (GPU,), None),
+    ],
+)
+def test_the_original_runs_on_the_gpu_where_all_that_is_raced_does(
+    plan_of: MakePlan,
+    monkeypatch: pytest.MonkeyPatch,
+    backends: str,
+    gpus: tuple[dict[str, str], ...],
+    device: str | None,
+) -> None:
+    monkeypatch.setattr("edgeopt.environment.gpus", lambda: gpus)
+    plan = plan_of(text=SOUND.replace("[onnxruntime_cpu]", backends).replace("      int8: [quantize_int8: {}]\n", ""))
+    build = plan.step(plan.targets[0].original.build)
+    assert (build.name, build.options["options"].get("device")) == ("torch_eager", device)
+
+
+def test_a_target_that_is_built_several_times_has_a_side_for_each(plan_of: MakePlan) -> None:
+    (target,) = plan_of("backends: [onnxruntime_cpu]", "backends: [onnxruntime_cpu]\n    builds: 3").targets
+    assert {name: [side.id for side in sides] for name, sides in target.rebuilds.items()} == {
+        name: [f"{name} #2", f"{name} #3"] for name in ("onnxruntime_cpu/fp32", "onnxruntime_cpu/int8")
+    }
+    assert len({side.build for side in target.sides()}) == len(target.sides())
+
+
+def test_tuned_candidates_are_predicted_and_timed_as_they_were_tuned(plan_of: MakePlan) -> None:
+    plan = plan_of("backends: [onnxruntime_cpu]", "backends: [onnxruntime_cpu]\n    tune: true")
+    (target,) = plan.targets
+    assert {plan.step(side.build).action for side in target.candidates} == {"tune"}
+    assert plan.step(target.original.build).action == "build"
+    assert all(side.build in plan.step(target.time).needs for side in target.candidates)

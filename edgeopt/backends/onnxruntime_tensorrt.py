@@ -18,7 +18,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -47,6 +47,7 @@ class OnnxruntimeTensorrt(Backend):
     """Runs float and QDQ graphs on an NVIDIA GPU by TensorRT engines, and by CUDA where TensorRT knows no operator."""
 
     accepts: ClassVar[Form] = "onnx"
+    runs_on: ClassVar[Literal["cpu", "nvidia", "other"]] = "nvidia"
 
     device_id: int = Field(default=0, ge=0, description="number of the GPU")
     workspace_mb: int | None = Field(

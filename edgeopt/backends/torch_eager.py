@@ -6,9 +6,10 @@ This is the original that everything is compared with. Its artifact holds its co
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from edgeopt import environment, files, user_code
 from edgeopt.backends import Arrays, Backend, Session, check_inputs
@@ -29,11 +30,21 @@ class TorchEager(Backend):
 
     accepts: ClassVar[Form] = "torch"
 
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the network runs")
+
     def available(self) -> None:
         try:
-            import torch  # noqa: F401
+            import torch
         except ImportError as error:
             raise MissingError("`torch_eager` needs torch, which is not installed", INSTALL) from error
+        if self.device == "cuda" and not torch.cuda.is_available():
+            built = "finds no NVIDIA GPU" if torch.version.cuda else "is built without CUDA"
+            raise MissingError(
+                f"torch {torch.__version__} {built}", "install the build of torch for your GPU and driver"
+            )
+
+    def machine(self) -> dict[str, str]:
+        return {} if self.device == "cpu" else {f"gpu {at}": str(gpu) for at, gpu in enumerate(environment.gpus())}
 
     def build(self, model: Model, context: Context, folder: Path) -> Artifact:
         assert isinstance(model.value, TorchValue)
@@ -50,7 +61,7 @@ class TorchEager(Backend):
             inputs=model.inputs,
             outputs=model.outputs,
             requires={"torch": environment.library_version("torch") or "unknown"},
-            settings={"threads": context.threads, "batch": context.batch},
+            settings={"threads": context.threads, "batch": context.batch, "device": self.device},
             folder=folder,
         )
 
@@ -62,7 +73,8 @@ class TorchEager(Backend):
         from edgeopt.network import make_network
 
         torch.set_num_threads(int(artifact.settings["threads"]))
-        return TorchSession(make_network(load_model(artifact.folder)), artifact)
+        network = make_network(load_model(artifact.folder))
+        return TorchSession(network.to(artifact.settings.get("device", "cpu")), artifact)
 
 
 class TorchSession(Session):
@@ -70,6 +82,7 @@ class TorchSession(Session):
 
     def __init__(self, network: nn.Module, artifact: Artifact) -> None:
         self._network: nn.Module | None = network
+        self._device = str(artifact.settings.get("device", "cpu"))
         self._artifact = artifact
 
     def run(self, inputs: Arrays) -> Arrays:
@@ -84,11 +97,12 @@ class TorchSession(Session):
         arrays = [np.require(inputs[spec.name], requirements=["C", "W"]) for spec in self._artifact.inputs]
         try:
             with torch.inference_mode():
-                outputs = name_outputs(self._network(*map(torch.from_numpy, arrays)))
+                given = [torch.from_numpy(array).to(self._device) for array in arrays]
+                outputs = name_outputs(self._network(*given))
         except RuntimeError as error:
             raise BackendError(f"the network failed: {error}") from error
         # Copied, because a network may return what it was given or what it keeps.
-        return {spec.name: outputs[spec.name].numpy().copy() for spec in self._artifact.outputs}
+        return {spec.name: outputs[spec.name].cpu().numpy().copy() for spec in self._artifact.outputs}
 
     def close(self) -> None:
         self._network = None

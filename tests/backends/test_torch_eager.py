@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeopt.backends import zeros
+from edgeopt.backends import build_artifact, opened, zeros
 from edgeopt.backends.torch_eager import TorchEager
 from edgeopt.context import Context
 from edgeopt.errors import BackendError, MissingError
@@ -120,3 +120,22 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(MissingError) as caught:
         TorchEager().available()
     assert "edgeopt[compile]" in caught.value.hint
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_gives_what_it_gives_on_the_cpu(torch_model: Model, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch is built without CUDA here, or there is no GPU")
+    images = {"image": np.random.default_rng(0).standard_normal((2, 1, 16, 16)).astype(np.float32)}
+    found = []
+    for device in ("cpu", "cuda"):
+        context = Context(folder=tmp_path / device, target="here", batch=2)
+        with opened(build_artifact("torch_eager", torch_model, context, {"device": device})) as session:
+            found.append(session.run(images)["output"])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-2, atol=1e-3)
+
+
+def test_without_cuda_the_build_of_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(MissingError, match=r"torch .* (is built without CUDA|finds no NVIDIA GPU)"):
+        TorchEager(device="cuda").available()
