@@ -99,7 +99,10 @@ def _nvidia_driver() -> Facts:
 
 
 def _ask_nvml() -> int:
-    nvml: Any = importlib.import_module("pynvml")
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+    except ModuleNotFoundError as error:
+        raise MissingError("not known without NVML's bindings", "pip install nvidia-ml-py") from error
     try:
         nvml.nvmlInit()
         return int(nvml.nvmlSystemGetCudaDriverVersion_v2())
