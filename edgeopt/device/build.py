@@ -10,10 +10,10 @@ from edgeopt import files, workers
 from edgeopt.errors import UsageError
 from edgeopt.model import ARTIFACT_FILE, Artifact, load_artifact, write_artifact
 from edgeopt.store import Store
-from edgeopt.workers import Limits
+from edgeopt.workers import Limits, Progress, ignore_progress
 
 
-def build_planned(folder: Path, out: Path, limits: Limits) -> Artifact:
+def build_planned(folder: Path, out: Path, limits: Limits, progress: Progress = ignore_progress) -> Artifact:
     """Build the artifact that lies planned in `folder` into `out`, in a process of its own.
 
     Raises:
@@ -27,8 +27,9 @@ def build_planned(folder: Path, out: Path, limits: Limits) -> Artifact:
     store = Store()
     with store.in_use(), files.scratch(out.absolute().parent) as scratch:
         artifact: Artifact = workers.run(
-            "edgeopt.backends:build_planned", planned, scratch, store.memos, limits=limits, name=f"build of `{folder}`"
-        )
+            "edgeopt.backends:build_planned", planned, scratch, store.memos,
+            limits=limits, progress=progress, name=f"build of `{folder}`",
+        )  # fmt: skip
         write_artifact(artifact, scratch)
         files.publish(scratch, out.absolute())
     return artifact.at(out)

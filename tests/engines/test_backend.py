@@ -273,6 +273,20 @@ def test_several_threads_share_the_lanes(fake_gpu: GpuInPlace, onnx_model: Model
 
 
 @BOTH
+def test_threads_may_ask_for_other_shapes_while_others_capture_theirs(
+    fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path
+) -> None:
+    cases = [images(1 + seed % 4, seed) for seed in range(16)]
+    with (
+        opened(build(onnx_model, tmp_path, batches=[1, 2, 4], streams=3)) as session,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        for given, found in zip(cases, pool.map(session.run, cases), strict=True):
+            assert_close(found["output"], expected(onnx_model, given))
+    assert not any(fake_gpu.alive().values())
+
+
+@BOTH
 def test_a_stripped_engine_gets_its_weights_from_the_graph_beside_it(
     fake_gpu: GpuInPlace, onnx_model: Model, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from conftest import PATH, GpuInPlace
 
 from edgeopt.backends import build_artifact, opened
 from edgeopt.context import Context
+from edgeopt.device.build import build_planned
 from edgeopt.model import Artifact, Model, load_artifact, write_artifact
+from edgeopt.workers import Limits
 
 #: a finder that has never heard of these
 WITHOUT = """
@@ -55,6 +58,18 @@ def test_the_device_builds_what_was_planned_and_opens_it(planned: Artifact, tmp_
     images = {"image": np.random.default_rng(1).standard_normal((2, 1, 16, 16)).astype(np.float32)}
     with opened(planned) as expected, opened(built) as session:
         np.testing.assert_allclose(session.run(images)["output"], expected.run(images)["output"], rtol=1e-3, atol=1e-4)
+
+
+def test_what_was_built_is_told_as_json_and_how_far_it_is_meanwhile(planned: Artifact, tmp_path: Path) -> None:
+    done = run("device", "build", "planned", "--out", "engine", "--json", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["path"], told["requires"]["gpu"]) == ("engine", "Fake Orin")
+    assert [file["path"] for file in told["files"]] == ["engine.plan"]
+    assert done.stderr == "", "it is no terminal"
+    seen: list[tuple[str, float | None]] = []
+    build_planned(planned.folder, tmp_path / "again", Limits(seconds=120), lambda *told: seen.append(told))
+    assert seen[-1] == ("building Engine", 1.0)
 
 
 def test_what_cannot_be_built_is_said_in_one_line_and_leaves_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -149,3 +150,17 @@ def test_the_real_runtime_answers_a_machine_without_a_gpu_in_the_same_form(cuda:
     text = cuda.cudaGetErrorString(error)[1]
     assert int(error) == int(real)
     assert rest.strip() == f"{count} {cuda.cudaMalloc(8)[1]} {len(cuda.cudaFree(0))} {text}"
+
+
+@pytest.mark.parametrize(("mode", "is_spoiled"), [("Global", True), ("ThreadLocal", False)])
+def test_another_thread_spoils_a_capture_only_where_that_minds_all_threads(
+    mode: str, is_spoiled: bool, cuda: Any, lane: Any
+) -> None:
+    stream = lane[0]
+    ok(cuda.cudaStreamBeginCapture(stream, cuda.cudaStreamCaptureMode[f"cudaStreamCaptureMode{mode}"]))
+    copy_through(cuda, lane)
+    other = threading.Thread(target=lambda: cuda.cudaFree(cuda.cudaMalloc(16)[1] or 0))
+    other.start()
+    other.join()
+    error, graph = cuda.cudaStreamEndCapture(stream)
+    assert (error != 0, graph is None) == (is_spoiled, is_spoiled)

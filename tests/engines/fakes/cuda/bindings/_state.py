@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ Work = Callable[[], cudaError_t]
 class Stream:
     work: list[Work] = field(default_factory=list)
     captured: list[Work] | None = None
+    #: the thread whose calls may spoil the capture; None: every thread's
+    capturer: int | None = None
     invalidated: bool = False
 
 
@@ -45,6 +48,9 @@ events: dict[int, Event] = {}
 graphs: dict[int, list[Work]] = {}
 launchable: dict[int, list[Work]] = {}
 
+#: one thread at a time does what waits on streams: freeing waits for all of them
+working = threading.RLock()
+
 #: the error that broke the context, for good
 failed: list[cudaError_t] = []
 
@@ -52,8 +58,8 @@ failed: list[cudaError_t] = []
 def alive() -> dict[str, int]:
     """How many of each thing have been made and not been freed."""
     return {
-        "device": sum(one.is_device for one in memory.values()),
-        "pinned": sum(not one.is_device for one in memory.values()),
+        "device": sum(one.is_device for one in list(memory.values())),
+        "pinned": sum(not one.is_device for one in list(memory.values())),
         "streams": len(streams) - 1,
         "events": len(events),
         "graphs": len(graphs) + len(launchable),
@@ -74,12 +80,12 @@ def missing() -> cudaError_t:
 
 
 def taken_bytes() -> int:
-    return sum(ctypes.sizeof(one.buffer) for one in memory.values())
+    return sum(ctypes.sizeof(one.buffer) for one in list(memory.values()))
 
 
 def holder(address: int, count: int) -> Memory | None:
     """The allocation that holds all of these bytes."""
-    for start, one in memory.items():
+    for start, one in list(memory.items()):
         if start <= address and address + count <= start + ctypes.sizeof(one.buffer):
             return one
     return None
@@ -104,7 +110,7 @@ def release(address: Any, *, is_device: bool) -> cudaError_t:
     one = memory.get(int(address))
     if one is None or one.is_device is not is_device:
         return BAD
-    error = wait_for_all()
+    error = break_captures() or wait_for_all()
     del memory[int(address)]
     return error
 
@@ -130,20 +136,22 @@ def wait(stream: Stream | None) -> cudaError_t:
     if stream.captured is not None:
         stream.invalidated = True
         return UNSUPPORTED
-    while stream.work and not failed:
-        error = stream.work.pop(0)()
-        if error:
-            failed.append(error)
+    with working:
+        while stream.work and not failed:
+            error = stream.work.pop(0)()
+            if error:
+                failed.append(error)
     return failed[0] if failed else OK
 
 
 def wait_for_all() -> cudaError_t:
-    return max(wait(stream) for stream in list(streams.values()))
+    return max((wait(one) for one in list(streams.values()) if one.captured is None), default=OK)
 
 
 def break_captures() -> cudaError_t:
-    """What no stream may capture was called: whatever is being captured is void."""
-    capturing = [stream for stream in streams.values() if stream.captured is not None]
+    """What no stream may capture was called: what is being captured, and minds this thread, is void."""
+    here = (None, threading.get_ident())
+    capturing = [one for one in list(streams.values()) if one.captured is not None and one.capturer in here]
     for stream in capturing:
         stream.invalidated = True
     return UNSUPPORTED if capturing else OK

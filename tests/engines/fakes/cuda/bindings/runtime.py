@@ -12,6 +12,7 @@ Every function returns a tuple `(error, *results)`, the results None where there
 from __future__ import annotations
 
 import ctypes as _ctypes
+import threading as _threading
 import time as _time
 from typing import Any as _Any
 
@@ -200,6 +201,8 @@ def cudaStreamBeginCapture(stream: _Any, mode: cudaStreamCaptureMode) -> _Failed
     held = _state.streams.get(int(stream)) if int(stream) else None
     if held is None or held.captured is not None:
         return (cudaError_t.cudaErrorIllegalState if held else cudaError_t.cudaErrorStreamCaptureUnsupported,)
+    minds_all = mode is cudaStreamCaptureMode.cudaStreamCaptureModeGlobal
+    held.capturer = None if minds_all else _threading.get_ident()
     held.captured, held.invalidated = [], False
     return (_OK,)
 
