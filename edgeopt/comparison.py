@@ -273,8 +273,8 @@ def _notes(target: TargetPlan, results: Results) -> Iterator[str]:
 
 def _notes_on(target: TargetPlan, side: Side, artifact: Artifact) -> Iterator[str]:
     if artifact.unbuilt:
-        build = f"`edgeopt device build` on its folder `{target.name}/{side.id}/build`"
-        yield f"{side.id} is planned and not built: {artifact.unbuilt}; on the device, {build} goes on"
+        build = f"`edgeopt device build {target.name}/{side.id}/build --out engine`"
+        yield f"{side.id} is planned and not built: {artifact.unbuilt}; take that folder to the device and type {build}"
     if "note" in artifact.facts:
         yield f"{side.id}: {artifact.facts['note']}"
 

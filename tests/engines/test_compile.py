@@ -43,6 +43,7 @@ def test_an_engine_is_planned_without_a_gpu_and_built_judged_and_shipped_once_th
     assert planned.code == 3, planned.out + planned.err
     told = " ".join(planned.out.split())
     assert "tensorrt/int8 is planned and not built: there is no NVIDIA GPU here" in told
+    assert "`edgeopt device build gpu/tensorrt/int8/build --out engine`" in told
     assert "simulated, which proves nothing" in told
     left = gpu_job.out / "gpu/tensorrt/int8/build"
     assert {path.name for path in left.iterdir()} == {"artifact.json", "build.json", "expected.npz", "model.onnx"}
