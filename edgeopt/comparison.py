@@ -249,7 +249,7 @@ def _shape(target: TargetPlan, results: Results) -> TargetResult:
     """The target in the report, without its figures: what was built for each side, or why nothing was."""
     classes = results.plan.recipe.data.classes
     return TargetResult(
-        name=target.name, threads=target.threads, batch=target.batch, machine=environment.describe(),
+        name=target.name, threads=target.threads, batch=target.batch, machine=_machine(target, results),
         budgets=target.budgets, classes=None if classes is None else tuple(classes),
         original=_reference(target.original, results),
         float={
@@ -258,6 +258,12 @@ def _shape(target: TargetPlan, results: Results) -> TargetResult:
         baseline=None if target.baseline is None else _reference(target.baseline, results),
         candidates=tuple(_candidate(side, target, results) for side in target.candidates),
     )  # fmt: skip
+
+
+def _machine(target: TargetPlan, results: Results) -> str:
+    """What the figures are of: this machine, unless all that could be made is for one that is not here."""
+    built = [results.artifact(side.build) for side in target.candidates if side.build in results.found]
+    return "a device that is not here" if built and all(one.unbuilt for one in built) else environment.describe()
 
 
 def _notes(target: TargetPlan, results: Results) -> Iterator[str]:

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -129,8 +130,10 @@ def timing_lock() -> Path:
 
 
 def power_mode() -> str:
-    """The frequency governor of the first core, or `unknown` (as on most virtual machines)."""
-    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or UNKNOWN
+    """The frequency governor of the first core, or `unknown` (as on most virtual machines); a Jetson's mode, too."""
+    governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or UNKNOWN
+    number = re.search(r"pmode\s*:\s*0*(\d+)", _read("/var/lib/nvpmodel/status"))
+    return f"{governor}, nvpmodel {number[1]}" if number else governor
 
 
 @functools.cache

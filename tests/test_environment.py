@@ -133,6 +133,23 @@ def test_arm_is_told_by_its_vector_unit() -> None:
     assert environment.is_arm() == (platform.machine() in ("aarch64", "arm64"))
 
 
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({}, "unknown"),
+        ({"governor": "performance\n"}, "performance"),
+        ({"governor": "schedutil\n", "status": "pmode:0002 fmode:fanNull\n"}, "schedutil, nvpmodel 2"),
+        ({"governor": "schedutil\n", "status": "pmode:0000\n"}, "schedutil, nvpmodel 0"),
+    ],
+)
+def test_the_power_mode_is_that_of_the_cpu_and_of_a_jetson(
+    read: dict[str, str], shown: dict[str, str], expected: str
+) -> None:
+    read["/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"] = shown.get("governor", "")
+    read["/var/lib/nvpmodel/status"] = shown.get("status", "")
+    assert environment.power_mode() == expected
+
+
 class FakeNvml:
     """The part of `pynvml` that is used: a board with a power limit that can be set, and one without."""
 
