@@ -228,8 +228,12 @@ def _targets(draft: Draft) -> Iterator[str]:
         yield f"    backends: {flow(list(target.backends))}"
         yield "    variants:"
         yield "      fp32: []"
-        yield "      int8: [quantize_int8: {}]"
-        yield "      # int8_auto: [quantize_int8: {effort: auto}]  # where int8 loses too much"
+        # a strongly typed engine is float16 nowhere but where its graph says so
+        cast = ", cast_fp16: {}" if "tensorrt" in target.backends else ""
+        if cast:
+            yield "      fp16: [cast_fp16: {}]"
+        yield f"      int8: [quantize_int8: {{}}{cast}]"
+        yield f"      # int8_auto: [quantize_int8: {{effort: auto}}{cast}]  # where int8 loses too much"
         if target.isa:
             yield f"    isa: {flow(list(target.isa))}"
         yield "    threads: 1"

@@ -70,3 +70,9 @@ def test_notes_of_targets_stand_above_them(folder: Path) -> None:
     text = write_draft(replace(DRAFT, targets=[target]))
     assert "  - name: pi\n    # not here: x\n    # CHECK: y\n    backends: [onnxruntime_cpu]\n" in text
     assert make_recipe(text, folder / "recipe.yaml").targets[0].isa == ["asimd"]
+
+
+def test_what_is_not_in_integers_is_in_float16_in_an_engine() -> None:
+    text = write_draft(replace(DRAFT, targets=[TargetDraft("orin", ["tensorrt"])]))
+    assert "      fp16: [cast_fp16: {}]\n      int8: [quantize_int8: {}, cast_fp16: {}]\n" in text
+    assert "cast_fp16" not in write_draft(DRAFT)
