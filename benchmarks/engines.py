@@ -7,7 +7,7 @@
   take the data that `EDGEOPT_CIFAR10` names. Wanted: nothing.
 
 Peers run in the Python that `EDGEOPT_PEERS` names (see peers.py); where there is none, only the float files race. With
-all of them and 6 sets it takes about two hours.
+all of them and 6 sets it takes about an hour.
 
     python benchmarks/engines.py [--only resnet18,mobilenetv2] [--tables race,peak,lint] [--sets 6]
 """
