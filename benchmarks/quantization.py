@@ -132,13 +132,12 @@ def _run_onnxruntime(path: Path) -> Any:
 
 
 def _run_openvino(path: Path) -> Any:
-    from edgeopt.backends.openvino_cpu import SETTINGS, _import_runtime
+    from edgeopt.backends.openvino_cpu import open_runtime
+    from edgeopt.onnx_graph import input_specs, load_graph
 
-    core = _import_runtime().Core()
-    model = core.read_model(str(path))
-    # as edgeopt opens it: with a symbolic batch, OpenVINO takes no account of the zero point of some first convolutions
-    model.reshape({port: [BATCH, *list(port.partial_shape)[1:]] for port in model.inputs})
-    compiled = core.compile_model(model, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": 2})
+    # as edgeopt opens it: for one batch size, and with what keeps OpenVINO from taking a scale twice
+    inputs = [spec.model_copy(update={"shape": spec.with_batch(BATCH)}) for spec in input_specs(load_graph(path))]
+    compiled = open_runtime(path, tuple(inputs), 2)
     return lambda inputs: compiled(inputs)[0]
 
 

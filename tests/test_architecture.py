@@ -23,8 +23,8 @@ PACKAGE = ROOT / "edgeopt"
 ROWS = """
     errors files model registry environment workers keys store user_code checkpoint network onnx_graph
     data metrics recipe sources context plan
-    pruning quantization training engines onnx_sessions passes backends counters validation gates select
-    bundle transports device report
+    pruning quantization training engines onnx_sessions openvino_sessions passes backends counters validation
+    gates select bundle transports device report
     baseline tuning execute comparison delivery pipeline bench explain drafting watching examining cli __main__
 """.split()  # noqa: SIM905
 
