@@ -84,7 +84,7 @@ class OpenvinoCpu(Backend):
 
     def available(self) -> None:
         try:
-            openvino_sessions.import_runtime()
+            openvino_sessions.start_core()
         except MissingError as error:
             raise MissingError("`openvino_cpu` needs OpenVINO, which is not installed", error.hint) from error
 

@@ -15,6 +15,7 @@ read, and made again where it is damaged or gone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,8 +64,7 @@ def open_network(path: Path, inputs: Sequence[TensorSpec], opening: Opening) -> 
         BackendError: OpenVINO refuses the graph, or the shapes, or computes in another precision than it was asked to.
         MissingError: it is not installed.
     """
-    runtime = import_runtime()
-    core = runtime.Core()
+    core = start_core()
     try:
         compiled = _open(core, path, inputs, opening) if not opening.machine else _keep(core, path, inputs, opening)
     except EdgeoptError:
@@ -139,6 +139,25 @@ def import_runtime() -> Any:
     except ImportError as error:
         raise MissingError("OpenVINO is not installed", INSTALL) from error
     return openvino
+
+
+def start_core() -> Any:
+    """OpenVINO's core of this process, which has looked for devices.
+
+    As it looks, it notes on which cores the threads of this process may run. In each run it lets the calling thread go
+    there, whatever was said since.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    return _start(import_runtime())
+
+
+@functools.cache
+def _start(runtime: Any) -> Any:
+    core = runtime.Core()
+    _ = core.available_devices
+    return core
 
 
 @contextlib.contextmanager

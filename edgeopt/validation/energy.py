@@ -113,7 +113,7 @@ def _measure_set(
         for name, worker in workers.items():
             with named(name):
                 worker.wait_ready()
-                worker.call("open")
+                worker.call("open", cores)
             warm_up(name, worker, cores)
         idle = [_idle(counter, protocol)]
         for side in order:

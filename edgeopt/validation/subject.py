@@ -15,7 +15,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -97,14 +97,22 @@ class Subject:
         if not later:
             self.open()
 
-    def open(self) -> None:
-        """Open the session, the backend's library and all, and run it once."""
+    def open(self, cores: Sequence[int] = ()) -> None:
+        """Open the session, the backend's library and all, and run it once.
+
+        Args:
+            cores: that this process will be pinned to. Its library is loaded there: OpenVINO notes where threads may
+                run when it first looks for devices, and lets the calling one go there in each run.
+        """
         _forget_peak()
         self._empty_bytes = _resident_bytes("VmRSS")
         clock = time.perf_counter_ns
         start = clock()
         with backends.backend_errors(self._backend, "open its artifact"):
-            self._session = backends.get(self._backend).open(self._artifact)
+            backend = backends.get(self._backend)
+            with _kept_on(cores):
+                backend.available()
+            self._session = backend.open(self._artifact)
         opened = clock()
         with backends.backend_errors(self._backend, "run"):
             self._session.run(self._inputs[0])
@@ -112,9 +120,7 @@ class Subject:
 
     def pin(self, cores: Sequence[int]) -> None:
         """Keep every thread of this process on `cores`; called when it is open, so that opening may use all cores."""
-        for task in Path("/proc/self/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):  # the task ended meanwhile
-                os.sched_setaffinity(int(task.name), cores)
+        _keep_all(cores)
 
     def warm_up(self) -> WarmUp:
         """Run until the speed has settled or the time is spent."""
@@ -213,6 +219,26 @@ class Subject:
     def _waiting_ns(self) -> int:
         """How long this thread has been ready to run and was not run; 0 where the system does not tell."""
         return 0 if self._schedule is None else int(os.pread(self._schedule, 64, 0).split()[1])
+
+
+@contextlib.contextmanager
+def _kept_on(cores: Sequence[int]) -> Iterator[None]:
+    """Meanwhile every thread of this process stays on `cores`; anywhere, where there are none."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    _keep_all(cores)
+    try:
+        yield
+    finally:
+        _keep_all(before)
+
+
+def _keep_all(cores: Collection[int]) -> None:
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # the task ended meanwhile
+            os.sched_setaffinity(int(task.name), cores)
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -139,7 +139,7 @@ def run_sustained(
         worker = timing.start(stack, side, artifact, inputs, protocol)
         with timing.named(side):
             worker.wait_ready()
-            worker.call("open")
+            worker.call("open", cores)
             timing.warm_up(side, worker, cores)
             began = time.monotonic()
             while not rows or time.monotonic() - began < seconds:

@@ -22,7 +22,7 @@ from edgeopt.context import Context
 from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.errors import BackendError, MissingError
-from edgeopt.model import ActivationRange, Artifact, Model, write_model
+from edgeopt.model import ActivationRange, Artifact, Model, write_artifact, write_model
 from edgeopt.passes.export_onnx import ExportOnnx
 from edgeopt.passes.quantize_int8 import QuantizeInt8
 
@@ -339,3 +339,39 @@ def sum_of_largest(operator: str, weight: int, folder: Path) -> float:
     model = save(nodes, ends, folder, **weights, **scales)
     with OpenvinoCpu().open(build(model, folder / "built")) as session:
         return float(session.run({"x": np.full((1, 64, *square), LARGEST, np.float32)})["y"].flat[0])
+
+
+PINNED = """if True:
+    import os, sys, threading
+    from pathlib import Path
+    import numpy as np
+    from edgeopt.model import load_artifact
+    from edgeopt.validation.subject import Subject
+
+    core, image = max(os.sched_getaffinity(0)), np.zeros((1, 1, 16, 16), np.float32)
+    subject = Subject(load_artifact(Path(sys.argv[1])), [{"image": image}], later=True)
+    subject.open((core,))
+    subject.pin((core,))
+    seen, here, done = set(), threading.get_native_id(), threading.Event()
+
+    def watch():
+        while not done.is_set():
+            seen.add(tuple(os.sched_getaffinity(here)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(300):
+        subject.time_block(0, 5)
+    done.set()
+    watcher.join()
+    sys.stdout.write(str(seen == {(core,)}))
+"""
+
+
+@pytest.mark.skipif(environment.cpu_cores() < 2, reason="on one core nothing can leave it")
+def test_what_is_timed_on_one_core_stays_there(onnx_model: Model, tmp_path: Path) -> None:
+    """In each run, OpenVINO lets the calling thread go wherever it might when the library was first asked."""
+    write_artifact(build(onnx_model, tmp_path), tmp_path)
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", PINNED, str(tmp_path)]
+    assert subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout == "True"
