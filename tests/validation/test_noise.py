@@ -272,5 +272,5 @@ def test_a_network_is_timed_beside_its_copy() -> None:
     samples = time_copies("onnxruntime_cpu", lambda text, _: told.append(text), Protocol(looks=(1, 2)))
     assert samples.sides == ("a", "b")
     assert samples.digests[0] == samples.digests[1]
-    assert told == ["set 1 of 2", "set 2 of 2"]
+    assert [text for text in told if "waiting" not in text] == ["set 1 of 2", "set 2 of 2"]  # for another test's timing
     assert judge_copies(samples).sentence == "unfit: 2 sets of workers were timed, 7 are needed"
