@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from edgeopt import files
 from edgeopt.errors import BackendError, UsageError
@@ -26,7 +26,15 @@ Precision = Literal["float32", "float16", "int8"]
 #: fewer and fewer bits
 ORDER: tuple[Precision, ...] = ("float32", "float16", "int8")
 Size = Annotated[int, Field(ge=1)]
-Range = Annotated[list[Size], Field(min_length=3, max_length=3)]
+
+
+def _rising(sizes: list[int]) -> list[int]:
+    if sizes != sorted(sizes):
+        raise ValueError("should rise: the smallest, the usual and the largest size")
+    return sizes
+
+
+Range = Annotated[list[Size], Field(min_length=3, max_length=3), AfterValidator(_rising)]
 
 
 class EngineOptions(Value):
@@ -99,8 +107,6 @@ class BuildPlan(Value):
             what = f"input `{spec.name}` has an axis `{axis}` of no fixed size, and no range is given for it"
             raise BackendError(what, f"add `axes: {{{axis}: [smallest, usual, largest]}}` to the backend")
         least, usual, most = given
-        if not least <= usual <= most:
-            raise BackendError(f"the sizes of axis `{axis}` should rise: {given}", "write smallest, usual, largest")
         if self.options.dla_core is not None and least != most:
             what = f"a deep learning accelerator takes one size only, and axis `{axis}` has {list(given)}"
             raise BackendError(what, "give that axis one size, or take `dla_core` away")

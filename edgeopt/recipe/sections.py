@@ -115,6 +115,16 @@ class DataSection(Value):
     tuning: SplitSection | None = Field(default=None, description="what choices are made on")
 
 
+def _named_options(entry: Any, what: str) -> dict[str, Any]:
+    """`{name: {option: value}}` as the fields of an entry; `what` it should be, where it is something else."""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise ValueError(f"should be {what}")
+    ((name, options),) = entry.items()
+    if options is not None and not isinstance(options, dict):
+        raise ValueError(f"the options of `{name}` should be a mapping, such as `{{}}`")
+    return {"name": name, "options": {} if options is None else options}
+
+
 class PassStep(Value):
     """One entry of a list of passes: `{name: {option: value}}`."""
 
@@ -124,12 +134,7 @@ class PassStep(Value):
     @model_validator(mode="before")
     @classmethod
     def _from_entry(cls, entry: Any) -> Any:
-        if not isinstance(entry, dict) or len(entry) != 1:
-            raise ValueError("should be one pass with its options, such as `quantize_int8: {}`")
-        ((name, options),) = entry.items()
-        if options is not None and not isinstance(options, dict):
-            raise ValueError(f"the options of `{name}` should be a mapping, such as `{{}}`")
-        return {"name": name, "options": {} if options is None else options}
+        return _named_options(entry, "one pass with its options, such as `quantize_int8: {}`")
 
 
 class BackendEntry(Value):
@@ -141,14 +146,8 @@ class BackendEntry(Value):
     @model_validator(mode="before")
     @classmethod
     def _from_entry(cls, entry: Any) -> Any:
-        if isinstance(entry, str):
-            return {"name": entry}
-        if not isinstance(entry, dict) or len(entry) != 1:
-            raise ValueError("should be the name of a backend, or one with its options, such as `openvino_cpu: {}`")
-        ((name, options),) = entry.items()
-        if options is not None and not isinstance(options, dict):
-            raise ValueError(f"the options of `{name}` should be a mapping, such as `{{}}`")
-        return {"name": name, "options": {} if options is None else options}
+        named = {entry: {}} if isinstance(entry, str) else entry
+        return _named_options(named, "the name of a backend, or one with its options, such as `openvino_cpu: {}`")
 
 
 def _distinct_backends(entries: list[BackendEntry]) -> list[BackendEntry]:

@@ -237,7 +237,6 @@ def test_any_batch_in_the_range_runs_and_no_other(fake_gpu: GpuInPlace, onnx_mod
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"batches": [4, 2, 8]}, "should rise"),
         ({"axes": {"height": [1, 2, 3]}}, "no input has an axis `height`; known: batch"),
         ({"dla_core": 0}, "there is no deep learning accelerator 0 here"),
     ],

@@ -105,6 +105,10 @@ def test_a_variant_can_stand_in_place_of_the_shared_passes(write: Write) -> None
             ["17:15: `backends` should name each once"],
         ),
         ("[onnxruntime_cpu]", "[{onnxruntime_cpu: {speed: 9}}]", ["17:35: unknown key `speed`"]),
+        (
+            "[onnxruntime_cpu]", "[{tensorrt: {batches: [4, 2, 8]}}]",
+            ["17:37: `batches` should rise: the smallest, the usual and the largest size"],
+        ),
         ("[onnxruntime_cpu]", "[{onnxruntime_cpi: {}}]", ["17:17: unknown backend `onnxruntime_cpi`"]),
         ("[onnxruntime_cpu]", "[{onnxruntime_cpu: 3}]", ["17:16: the options of `onnxruntime_cpu` should be a"]),
         ("[onnxruntime_cpu]", "[{null: {}, onnxruntime_cpu: {}}]", ["should be the name of a backend"]),
