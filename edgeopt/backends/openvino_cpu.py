@@ -57,6 +57,20 @@ PASSTHROUGH = (
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "HardSwish", "Sigmoid", "Swish", "Tanh")
 
 
+def make_profile(**differing: Any) -> QuantizationProfile:
+    """What OpenVINO wants on all devices, as measured on the CPU, with what differs from one to another."""
+    return QuantizationProfile(
+        weight_dtype="int8",
+        weight_axes=WEIGHT_AXES,
+        quantized_ops=(*WEIGHT_AXES, "Add", "GlobalAveragePool"),
+        passthrough_ops=PASSTHROUGH,
+        fused_activations=ACTIVATIONS,
+        float_output_ops=tuple(WEIGHT_AXES),
+        quantize_bias=False,
+        **differing,
+    )
+
+
 class OpenvinoCpu(Backend):
     """Runs float and QDQ graphs, for one batch size; QDQ pairs become integer operators when a session opens."""
 
@@ -116,19 +130,12 @@ class OpenvinoCpu(Backend):
         37351 of OpenVINO; what a Concat makes of them is to be looked at.
         """
         arm, exact = environment.is_arm(isa), environment.has_integer_dot_product(isa)
-        return QuantizationProfile(
+        return make_profile(
             name="openvino_cpu/arm64" if arm else f"openvino_cpu/{'x86_vnni' if exact else 'x86'}",
             activation_dtype="int8" if arm else "uint8",
             activation_symmetric=arm,
-            weight_dtype="int8",
             weight_bits=8 if arm or exact else 7,
-            weight_axes=WEIGHT_AXES,
-            quantized_ops=(*WEIGHT_AXES, "Add", "GlobalAveragePool"),
-            passthrough_ops=PASSTHROUGH,
             integer_moves=("Pad",),
-            fused_activations=ACTIVATIONS,
-            float_output_ops=tuple(WEIGHT_AXES),
-            quantize_bias=False,
         )
 
     def build(self, model: Model, context: Context, folder: Path) -> Artifact:

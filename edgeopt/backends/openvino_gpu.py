@@ -18,7 +18,7 @@ from pydantic import Field
 
 from edgeopt import environment, files, openvino_sessions
 from edgeopt.backends import Backend, Session
-from edgeopt.backends.openvino_cpu import ACTIVATIONS, PASSTHROUGH, WEIGHT_AXES, OpenvinoSession
+from edgeopt.backends.openvino_cpu import OpenvinoSession, make_profile
 from edgeopt.context import Context
 from edgeopt.model import Artifact, Facts, Form, Model, QuantizationProfile, list_files
 from edgeopt.onnx_sessions import fix_axes, recorded
@@ -51,17 +51,7 @@ class OpenvinoGpu(Backend):
         Its integer units sum products in 32 bits (DP4A, XMX), so that nothing saturates. Pairs stand where integers are
         read, as on the CPU. Not measured.
         """
-        return QuantizationProfile(
-            name="openvino_gpu",
-            activation_dtype="uint8",
-            weight_dtype="int8",
-            weight_axes=WEIGHT_AXES,
-            quantized_ops=(*WEIGHT_AXES, "Add", "GlobalAveragePool"),
-            passthrough_ops=PASSTHROUGH,
-            fused_activations=ACTIVATIONS,
-            float_output_ops=tuple(WEIGHT_AXES),
-            quantize_bias=False,
-        )
+        return make_profile(name="openvino_gpu", activation_dtype="uint8")
 
     def build(self, model: Model, context: Context, folder: Path) -> Artifact:
         self.available()

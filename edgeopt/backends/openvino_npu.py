@@ -17,7 +17,7 @@ from pydantic import Field
 
 from edgeopt import environment, files, openvino_sessions
 from edgeopt.backends import Backend, Session
-from edgeopt.backends.openvino_cpu import ACTIVATIONS, PASSTHROUGH, WEIGHT_AXES, OpenvinoSession
+from edgeopt.backends.openvino_cpu import OpenvinoSession, make_profile
 from edgeopt.context import Context
 from edgeopt.errors import BackendError
 from edgeopt.model import Artifact, Form, Model, QuantizationProfile, TensorSpec, list_files
@@ -48,18 +48,7 @@ class OpenvinoNpu(Backend):
 
         NNCF lets an NPU have zero points as well, and makes symmetric pairs unless asked for others. Not measured.
         """
-        return QuantizationProfile(
-            name="openvino_npu",
-            activation_dtype="int8",
-            activation_symmetric=True,
-            weight_dtype="int8",
-            weight_axes=WEIGHT_AXES,
-            quantized_ops=(*WEIGHT_AXES, "Add", "GlobalAveragePool"),
-            passthrough_ops=PASSTHROUGH,
-            fused_activations=ACTIVATIONS,
-            float_output_ops=tuple(WEIGHT_AXES),
-            quantize_bias=False,
-        )
+        return make_profile(name="openvino_npu", activation_dtype="int8", activation_symmetric=True)
 
     def build(self, model: Model, context: Context, folder: Path) -> Artifact:
         self.available()

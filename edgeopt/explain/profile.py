@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from edgeopt.backends import Arrays, backend_errors
 from edgeopt.backends.onnxruntime_cpu import open_runtime
 from edgeopt.model import Artifact
 from edgeopt.onnx_graph import random_inputs
+from edgeopt.onnx_sessions.trace import read_kernels
 from edgeopt.validation.subject import Subject
 
 #: whole runs are timed in so many turns, each of about so long
@@ -34,8 +34,6 @@ WARM_UP = 4
 _WEIGHTS = {
     "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "ConvInteger": 1, "MatMulInteger": 1, "MatMulIntegerToFloat": 1,
 }  # fmt: skip
-
-_KERNEL = "_kernel_time"
 
 
 @dataclass(frozen=True)
@@ -104,22 +102,16 @@ def take_profile(artifact: Artifact, graph: onnx.ModelProto, cores: int) -> Prof
 
 def parse_trace(trace: Sequence[Mapping[str, Any]], optimized: onnx.ModelProto) -> tuple[Node, ...]:
     """The nodes of a profile in the order that they ran; `optimized` is the graph as the session runs it."""
-    times, first = defaultdict[str, list[float]](list), dict[str, Mapping[str, Any]]()
-    for event in trace:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            name = event["name"].removesuffix(_KERNEL)
-            times[name].append(float(event["dur"]))
-            first.setdefault(name, event["args"])
     weights = _weight_dtypes(optimized)
     return tuple(
         Node(
             name=name,
             operator=told["op_name"],
-            time_us=statistics.median(times[name][WARM_UP:] or times[name]),
+            time_us=time_us,
             input_dtype=next(iter((told.get("input_type_shape") or [{}])[0]), ""),
             weight_dtype=weights.get(name, ""),
         )
-        for name, told in first.items()
+        for name, time_us, told in read_kernels(trace, WARM_UP)
     )
 
 

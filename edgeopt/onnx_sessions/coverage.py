@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import statistics
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from edgeopt.errors import BackendError
 from edgeopt.onnx_sessions import SHORT_NAMES, Opening, first_line, open_session
+from edgeopt.onnx_sessions.trace import read_kernels
 
 #: of the runs that are profiled, so many are left out: they tell of starting
 WARM_UP, RUNS = 2, 5
@@ -26,7 +26,6 @@ WARM_UP, RUNS = 2, 5
 #: parts of a cut that a fact names; the others are counted
 LISTED = 6
 
-_KERNEL = "_kernel_time"
 _ASSIGNED = "session.record_ep_graph_assignment_info"
 
 #: as reports write them
@@ -130,12 +129,6 @@ def assigned_nodes(session: Any) -> list[tuple[str, int]]:
 
 def parse_coverage(trace: Sequence[Mapping[str, Any]], assigned: Sequence[tuple[str, int]] = ()) -> Coverage:
     """What a profile tells; `assigned`: provider and number of nodes of each part that was taken as one."""
-    times, first = defaultdict[str, list[float]](list), dict[str, Mapping[str, Any]]()
-    for event in trace:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            name = event["name"].removesuffix(_KERNEL)
-            times[name].append(float(event["dur"]))
-            first.setdefault(name, event["args"])
     compiled = _compiled(assigned)
     return Coverage(
         tuple(
@@ -143,10 +136,10 @@ def parse_coverage(trace: Sequence[Mapping[str, Any]], assigned: Sequence[tuple[
                 name=name,
                 operator=told["op_name"],
                 provider=(provider := _short(told["provider"])),
-                time_us=statistics.median(times[name][WARM_UP:] or times[name]),
+                time_us=time_us,
                 nodes=next(compiled.get(provider, iter(())), 1),
             )
-            for name, told in first.items()
+            for name, time_us, told in read_kernels(trace, WARM_UP)
         )
     )
 
