@@ -75,8 +75,11 @@ def gpus() -> tuple[dict[str, str], ...]:
     """The NVIDIA GPUs: `name`, `driver`, `compute_capability` and `power` of each; none where no driver answers."""
     try:
         nvml: Any = importlib.import_module("pynvml")
+    except ImportError:
+        return ()
+    try:
         nvml.nvmlInit()
-    except Exception:  # without the library or the driver there is none to be seen
+    except nvml.NVMLError:  # there is no driver
         return ()
     try:
         count, driver = _told(nvml, nvml.nvmlDeviceGetCount), _told(nvml, nvml.nvmlSystemGetDriverVersion)

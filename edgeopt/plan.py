@@ -163,8 +163,8 @@ def float_side(backend: str) -> str:
 
 def original_backend(recipe: Recipe, target: Target) -> BackendEntry:
     """The backend that runs the network as given: on the NVIDIA GPU here, where all that the target races does so."""
-    raced = {registry.resolve("backends", entry.name).runs_on for entry in target.backends}
-    gpu = raced == {"nvidia"} and bool(environment.gpus())
+    raced = [registry.resolve("backends", entry.name) for entry in target.backends]
+    gpu = all(backend.on_nvidia for backend in raced) and bool(environment.gpus())
     if recipe.model.onnx:
         cuda = gpu and environment.library_version("onnxruntime-gpu") is not None
         return BackendEntry.model_validate("onnxruntime_cuda" if cuda else "onnxruntime_cpu")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +69,8 @@ class Backend(Value):
     accepts: ClassVar[Form]
     #: a simulated backend measures nothing real and need not agree with the original
     simulated: ClassVar[bool] = False
-    #: what its sessions run on; where all of a target's run on an NVIDIA GPU, the original does so, too
-    runs_on: ClassVar[Literal["cpu", "nvidia", "other"]] = "cpu"
+    #: whether its sessions run on an NVIDIA GPU; where all of a target's do, the original does so, too
+    on_nvidia: ClassVar[bool] = False
 
     @abstractmethod
     def available(self) -> None:

@@ -32,7 +32,7 @@ class OnnxruntimeCuda(Backend):
     """Runs float graphs on an NVIDIA GPU, each operator by a kernel of CUDA or cuDNN."""
 
     accepts: ClassVar[Form] = "onnx"
-    runs_on: ClassVar[Literal["cpu", "nvidia", "other"]] = "nvidia"
+    on_nvidia: ClassVar[bool] = True
 
     device_id: int = Field(default=0, ge=0, description="number of the GPU")
     arena_mb: int | None = Field(default=None, gt=0, description="most memory of the GPU that it keeps; none: no limit")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -47,7 +47,7 @@ class OnnxruntimeTensorrt(Backend):
     """Runs float and QDQ graphs on an NVIDIA GPU by TensorRT engines, and by CUDA where TensorRT knows no operator."""
 
     accepts: ClassVar[Form] = "onnx"
-    runs_on: ClassVar[Literal["cpu", "nvidia", "other"]] = "nvidia"
+    on_nvidia: ClassVar[bool] = True
 
     device_id: int = Field(default=0, ge=0, description="number of the GPU")
     workspace_mb: int | None = Field(
@@ -122,7 +122,7 @@ class OnnxruntimeTensorrt(Backend):
         """
         engines, timings = artifact.folder / ENGINES, default_root() / TIMINGS
         for path in (engines, timings):
-            path.mkdir(parents=True, exist_ok=True)
+            files.make_folder(path)
         seen = self.model_copy(update={"cuda_graph": False, "allow_cpu": True})._opening(artifact, engines, timings)
         with files.lock(timings / "lock"):
             coverage = take_coverage(onnx_sessions.graph_path(artifact), seen, zeros(artifact, context.batch))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeopt import files
 from edgeopt.backends import Arrays, Backend, Session, check_inputs
@@ -52,7 +52,7 @@ class Tensorrt(EngineOptions, Backend):
     """Builds and runs TensorRT engines; without a GPU, plans them for a device."""
 
     accepts: ClassVar[Form] = "onnx"
-    runs_on: ClassVar[Literal["cpu", "nvidia", "other"]] = "nvidia"
+    on_nvidia: ClassVar[bool] = True
 
     def available(self) -> None:
         library.import_tensorrt()

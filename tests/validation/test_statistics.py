@@ -17,7 +17,9 @@ confidences = st.floats(0.6, 0.999)
 @given(st.integers(1, 400), shares, st.integers(-1, 401))
 def test_the_binomial_cdf_is_that_of_scipy(trials: int, share: float, successes: int) -> None:
     expected = stats.binom.cdf(successes, trials, share)
-    assert ours.binomial_cdf(successes, trials, share) == pytest.approx(expected, rel=1e-9, abs=1e-250)  # below, scipy is off
+    assert ours.binomial_cdf(successes, trials, share) == pytest.approx(
+        expected, rel=1e-9, abs=1e-250
+    )  # below, scipy is off
 
 
 @pytest.mark.parametrize(("successes", "trials", "share"), [(39, 100_000, 0.01), (4_900, 10_000, 0.5), (0, 3_000, 0.9)])
