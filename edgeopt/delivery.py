@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeopt import files, keys, registry, workers
+from edgeopt import environment, files, keys, registry, workers
 from edgeopt.backends import Arrays
 from edgeopt.bundle.golden import Golden
+from edgeopt.bundle.manifest import Smoke
 from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
 from edgeopt.comparison import Comparison
 from edgeopt.errors import EdgeoptError, UsageError
 from edgeopt.execute import Results
-from edgeopt.model import Model, TorchValue, write_artifact, write_model
+from edgeopt.model import Artifact, Model, TorchValue, write_artifact, write_model
 from edgeopt.plan import Side, TargetPlan
 from edgeopt.recipe import Recipe
 from edgeopt.report import Report, TargetResult, write_report
@@ -86,12 +87,20 @@ def _deliver_target(target: TargetPlan, result: TargetResult, results: Results, 
         return result.model_copy(update={"bundle": name})
     for side in target.candidates:
         if side.build in results.found:
-            artifact = results.artifact(side.build)
-            for file in artifact.files:
-                files.copy(artifact.folder / file.path, folder / target.name / side.id / "build" / file.path)
-            if artifact.unbuilt:
-                write_artifact(artifact, folder / target.name / side.id / "build")
+            _deliver_loser(side, target, result, results, folder / target.name / side.id)
     return result
+
+
+def _deliver_loser(side: Side, target: TargetPlan, result: TargetResult, results: Results, folder: Path) -> None:
+    """What was made of a candidate that may not ship: a bundle that says so, or what a device is to build it from."""
+    artifact = results.artifact(side.build)
+    if not artifact.unbuilt and side.predict in results.found:
+        _deliver_bundle(side, target, result, results, folder / "bundle")
+        return
+    for file in artifact.files:
+        files.copy(artifact.folder / file.path, folder / "build" / file.path)
+    if artifact.unbuilt:
+        write_artifact(artifact, folder / "build")
 
 
 def _deliver_bundle(side: Side, target: TargetPlan, result: TargetResult, results: Results, folder: Path) -> None:
@@ -101,12 +110,21 @@ def _deliver_bundle(side: Side, target: TargetPlan, result: TargetResult, result
     contents = Contents(
         name=recipe.name, target=target.name, candidate=side.id, artifact=artifact,
         preprocess=recipe.data.preprocess, classes=tuple(recipe.data.classes) if recipe.data.classes else None,
-        compatible={"machine": platform.machine(), **artifact.requires}, recipe=_recipe_as_run(recipe),
+        compatible=_compatible(artifact, target), recipe=_recipe_as_run(recipe),
         golden=_golden(side, target, results),
         measurements=tuple(one.model_dump(mode="json") for one in candidate.measurements),
         verdicts=tuple(one.model_dump(mode="json") for one in candidate.verdicts),
+        libraries=environment.fingerprint()["libraries"],
+        smoke=Smoke(p90_ms=target.budgets.latency.p90_ms if target.budgets.latency else None),
     )  # fmt: skip
     pack_bundle(contents, folder)
+
+
+def _compatible(artifact: Artifact, target: TargetPlan) -> dict[str, str]:
+    """What a device must be for the verdicts to hold there; a machine of another kind only where the target says so."""
+    machine = artifact.requires.get("isa", platform.machine()).split()[0]
+    board = {} if target.board is None else {"board": target.board}
+    return {"machine": machine, **board, **artifact.requires}
 
 
 def _recipe_as_run(recipe: Recipe) -> bytes:

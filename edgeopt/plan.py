@@ -80,6 +80,7 @@ class TargetPlan(Value):
     threads: int
     batch: int
     isa: tuple[str, ...] | None = None
+    board: str | None = None
     budgets: Budgets
     measure: MeasureSection = MeasureSection()
     candidates: tuple[Side, ...]
@@ -204,7 +205,7 @@ class _Builder:
         builds = tuple(side.build for side in sides)
         return TargetPlan(
             name=target.name, threads=target.threads, batch=target.batch, budgets=budgets,
-            isa=None if target.isa is None else tuple(target.isa),
+            isa=None if target.isa is None else tuple(target.isa), board=target.board,
             measure=self.recipe.measure_of(target), candidates=tuple(candidates), original=original, floats=floats,
             baseline=baseline, rebuilds=rebuilds,
             time=self._add_time(target, budgets, builds),

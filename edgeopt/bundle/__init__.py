@@ -1,13 +1,15 @@
 """What ships: a folder, or one `.edgeopt` file, that a manifest describes to the last byte.
 
+    release.json      once it is signed: who vouches for the manifest, its counter and channel, until when
     manifest.json     what this is, every other file with its digest and size, what was measured and judged
     model/            the files of the winner's artifact
     golden.npz        a few raw samples, and what the winner made of them
     recipe.yaml       the recipe that asked for it
 
-`manifest` defines the first, `golden` the third; `pack` makes a bundle, `archive` defines the one file, `verify` and
-`unpack` read what may come from anywhere. The same content gives the same bytes, with no clock or host name in them.
-A device reads bundles with the base install alone: no torch, no onnx. Bundles are unsigned for now.
+`release` and `manifest` define the first two, `golden` the fourth; `pack` makes a bundle, `archive` defines the one
+file, `verify` and `unpack` read what may come from anywhere, `trust` says whose signature counts. The same content
+gives the same bytes, with no clock or host name in them. A device reads bundles with the base install alone: no torch,
+no onnx.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
+    #: the envelope that was signed, if any, as it stands: see `edgeopt.bundle.release`
+    release: bytes | None = None
 
     @property
     def artifact(self) -> Artifact:

@@ -1,26 +1,27 @@
 """The one-file form of a bundle: an uncompressed zip whose every byte follows from the content.
 
-The manifest comes first, then the files in its order, then zip's directory; dates, permissions and versions are
-fixed, nothing is compressed, nothing optional is used. Any unzip tool opens it, but `read_archive` is not one: once it
-has read the manifest it knows what each further byte that is not content must be, so there is no second reading of the
-file to fall for. A member that is extra, repeated, renamed, linked, compressed or encrypted is simply not what must
-stand there. It reads forward only, in chunks.
+The release that was signed comes first, where there is one, then the manifest, the files in its order, and zip's
+directory; dates, permissions and versions are fixed, nothing is compressed, nothing optional is used. Any unzip tool
+opens it, but `open_archive` is not one: once it has read the manifest it knows what each further byte that is not
+content must be, so there is no second reading of the file to fall for. A member that is extra, repeated, renamed,
+linked, compressed or encrypted is simply not what must stand there. It reads forward only, in chunks.
 
 The layout is PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (directory) and 4.3.16 (end).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from edgeopt.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT_BYTES, Manifest
+from edgeopt.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT_BYTES, RELEASE_FILE, RELEASE_LIMIT_BYTES, Manifest
 from edgeopt.errors import TrustError, UsageError
 from edgeopt.files import CHUNK_BYTES
 from edgeopt.model import ArtifactFile
@@ -65,26 +66,45 @@ def pack_members(members: Sequence[tuple[str, bytes]]) -> bytes:
     return b"".join([*parts, _directory(entries)])
 
 
-def read_archive(path: Path, receive: Receive) -> Manifest:
-    """Read a bundle file from its first byte to its last and pass each listed file on as it comes.
+class Archive:
+    """A bundle file of which the release and the manifest are read, and nothing else yet.
 
-    What was passed on is proven only once this returns.
+    Attributes:
+        release: the envelope that was signed, as it stands; None where nobody has signed.
+        manifest: sound in itself; who says so is for whoever reads on to find out first.
+    """
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._reader = _Reader(stream, path)
+        self.release, self.manifest, self._entries = self._reader.read_head()
+
+    def read_files(self, receive: Receive) -> None:
+        """Read on to the last byte of the file, and pass each listed file on as it comes.
+
+        What was passed on is proven only once this returns.
+
+        Raises:
+            TrustError: it is not, byte for byte, what its manifest says.
+        """
+        for file in self.manifest.files:
+            with receive(file) as pass_on:
+                self._entries.append(self._reader.read_file(file, pass_on))
+        self._reader.expect(_directory(self._entries), "directory")
+        self._reader.expect_end()
+
+
+@contextlib.contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """Open a bundle file and read as far as its manifest.
 
     Raises:
         UsageError: there is no such file.
-        TrustError: it is not, byte for byte, what its manifest says.
+        TrustError: it does not begin as a bundle does.
     """
     if not path.is_file():
         raise UsageError(f"there is no bundle file `{path}`", "give a `.edgeopt` file or a bundle's folder")
     with path.open("rb") as stream:
-        reader = _Reader(stream, path)
-        manifest, entries = reader.read_manifest()
-        for file in manifest.files:
-            with receive(file) as pass_on:
-                entries.append(reader.read_file(file, pass_on))
-        reader.expect(_directory(entries), "directory")
-        reader.expect_end()
-    return manifest
+        yield Archive(stream, path)
 
 
 def _directory(entries: Sequence[_Entry]) -> bytes:
@@ -96,6 +116,11 @@ def _directory(entries: Sequence[_Entry]) -> bytes:
     return b"".join([*records, _END.pack(b"PK\5\6", 0, 0, count, count, size, offset, 0)])
 
 
+def _name_length(header: bytes) -> int:
+    length: int = struct.unpack_from("<H", header, 26)[0]
+    return length
+
+
 class _Reader:
     """Reads a stream forward and refuses the first byte that should not be there."""
 
@@ -103,20 +128,30 @@ class _Reader:
         self._stream = stream
         self._path = path
 
-    def read_manifest(self) -> tuple[Manifest, list[_Entry]]:
+    def read_head(self) -> tuple[bytes | None, Manifest, list[_Entry]]:
+        """The release, where there is one, and the manifest behind it."""
         header = self._stream.read(_LOCAL.size)
         if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
             raise TrustError(f"`{self._path}` is not a bundle", "make one with `edgeopt bundle pack`")
+        release, entries = None, []
+        if _name_length(header) == len(RELEASE_FILE):
+            entry, release = self._read_small(header, RELEASE_FILE, RELEASE_LIMIT_BYTES, "release")
+            entries, header = [entry], self._exactly(_LOCAL.size)
+        entry, manifest = self._read_small(header, MANIFEST_FILE, MANIFEST_LIMIT_BYTES, "manifest")
+        return release, Manifest.parse(manifest), [*entries, entry]
+
+    def _read_small(self, header: bytes, name: str, limit_bytes: int, what: str) -> tuple[_Entry, bytes]:
+        """A member that is read into memory: its header was read, its name and content follow."""
         crc, size = struct.unpack_from("<II", header, 14)
-        entry = _Entry(MANIFEST_FILE, size, crc)
-        if header + self._exactly(len(MANIFEST_FILE)) != entry.local():
-            raise self._refused(f"does not begin with a plain `{MANIFEST_FILE}`")
-        if size > MANIFEST_LIMIT_BYTES:
-            raise self._refused(f"has a manifest of {size} bytes, at most {MANIFEST_LIMIT_BYTES} are allowed")
+        entry = _Entry(name, size, crc)
+        if header + self._exactly(len(name)) != entry.local():
+            raise self._refused(f"does not begin with a plain `{name}`")
+        if size > limit_bytes:
+            raise self._refused(f"has a {what} of {size} bytes, at most {limit_bytes} are allowed")
         content = self._exactly(size)
         if zlib.crc32(content) != crc:
-            raise self._refused("has a damaged manifest")
-        return Manifest.parse(content), [entry]
+            raise self._refused(f"has a damaged {what}")
+        return entry, content
 
     def read_file(self, file: ArtifactFile, pass_on: Callable[[bytes], object]) -> _Entry:
         header = self._exactly(_LOCAL.size)

@@ -26,7 +26,12 @@ MODEL_FOLDER = "model"
 GOLDEN_FILE = "golden.npz"
 RECIPE_FILE = "recipe.yaml"
 
+RELEASE_FILE = "release.json"
+#: what stands in a bundle beside what its manifest lists
+UNLISTED = (MANIFEST_FILE, RELEASE_FILE)
+
 MANIFEST_LIMIT_BYTES = 1_000_000
+RELEASE_LIMIT_BYTES = 100_000
 BUNDLE_LIMIT_BYTES = 4_000_000_000
 FILES_LIMIT = 1_000
 
@@ -35,12 +40,24 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+class Smoke(Value):
+    """What a device holds its own outputs of the golden samples against, before it uses a bundle.
+
+    `tolerance` is the share of an output's span by which it may differ: kernels of another CPU round otherwise.
+    `p90_ms` is the budget of the target, where it has one that is no ratio.
+    """
+
+    tolerance: float = 0.05
+    p90_ms: float | None = None
+
+
 class Manifest(Value):
     """What a bundle is.
 
     `candidate` is the winner's backend and variant. `artifact` names its files relative to the folder `model`, its
     inputs, its outputs and what it requires. `compatible` is what a device must be for the verdicts to hold there (name
     → value). `measurements` and `verdicts` are plain data as in the report: a new field must not stop an older reader.
+    `libraries` are the versions that made it. `allowed` are verdicts other than `pass` that whoever signed it let pass.
     """
 
     edgeopt_bundle: Literal[1] = FORMAT
@@ -54,6 +71,9 @@ class Manifest(Value):
     compatible: dict[str, str] = {}
     measurements: tuple[dict[str, Any], ...] = ()
     verdicts: tuple[dict[str, Any], ...] = ()
+    libraries: dict[str, str] = {}
+    allowed: tuple[str, ...] = ()
+    smoke: Smoke = Smoke()
 
     @model_validator(mode="after")
     def _check_files(self) -> Manifest:
@@ -91,6 +111,11 @@ class Manifest(Value):
     def digest(self) -> str:
         """SHA-256 of the bytes: the name of this bundle's content."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def missed(self) -> tuple[str, ...]:
+        """The verdicts other than `pass`, each once; what has none at all is unmeasured."""
+        found = {str(verdict.get("verdict")) for verdict in self.verdicts} or {"unmeasured"}
+        return tuple(sorted(found - {"pass"}))
 
     @property
     def size_bytes(self) -> int:
@@ -136,8 +161,8 @@ def _name_faults(names: list[str]) -> Iterable[str]:
     if names != sorted(set(names)):
         yield "the files are not sorted, each named once"
     # Some file systems fold case, and there two such names would be one file.
-    folded = {name.casefold() for name in names} | {MANIFEST_FILE}
-    if len(folded) != len(names) + 1:
-        yield "two files differ in case only, or one is named as the manifest is"
+    folded = {name.casefold() for name in names} | set(UNLISTED)
+    if len(folded) != len(names) + len(UNLISTED):
+        yield "two files differ in case only, or one is named as the manifest or the release is"
     folders = {str(parent) for name in folded for parent in PurePosixPath(name).parents}
     yield from (f"`{name}` is both a file and a folder" for name in sorted(folders & folded))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from edgeopt.bundle.manifest import (
     MANIFEST_LIMIT_BYTES,
     MODEL_FOLDER,
     RECIPE_FILE,
+    RELEASE_FILE,
     Manifest,
+    Smoke,
 )
 from edgeopt.bundle.verify import load_bundle
 from edgeopt.data.preprocess import Preprocess
@@ -40,6 +42,8 @@ class Contents:
     golden: tuple[Golden, ...]
     measurements: tuple[dict[str, Any], ...]
     verdicts: tuple[dict[str, Any], ...]
+    libraries: dict[str, str] = field(default_factory=dict)
+    smoke: Smoke = field(default_factory=Smoke)
 
 
 def pack_bundle(contents: Contents, destination: Path) -> Bundle:
@@ -68,9 +72,9 @@ def pack_file(folder: Path, path: Path) -> Bundle:
         MissingError: the disk is full.
     """
     bundle = load_bundle(folder)
-    names = [file.path for file in bundle.manifest.files]
-    members = [(name, (folder / name).read_bytes()) for name in names]
-    files.write_bytes(path, pack_members([(MANIFEST_FILE, bundle.manifest.to_bytes()), *members]))
+    signed = [] if bundle.release is None else [(RELEASE_FILE, bundle.release)]
+    listed = [(file.path, (folder / file.path).read_bytes()) for file in bundle.manifest.files]
+    files.write_bytes(path, pack_members([*signed, (MANIFEST_FILE, bundle.manifest.to_bytes()), *listed]))
     return bundle
 
 
@@ -102,6 +106,8 @@ def _describe(contents: Contents, folder: Path, names: list[str]) -> Manifest:
         compatible=contents.compatible,
         measurements=contents.measurements,
         verdicts=contents.verdicts,
+        libraries=contents.libraries,
+        smoke=contents.smoke,
     ).complete()
     if len(manifest.to_bytes()) > MANIFEST_LIMIT_BYTES:
         raise BuildError(f"the manifest of `{contents.candidate}` is larger than {MANIFEST_LIMIT_BYTES} bytes")

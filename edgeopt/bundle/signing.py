@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeopt import files
 from edgeopt.errors import TrustError, UsageError
@@ -108,11 +108,17 @@ def load_public_key(path: Path) -> Key:
     return SSlibKey.from_crypto(key)
 
 
-def sign(payload: bytes, payload_type: str, signers: Sequence[Signer]) -> bytes:
-    """The envelope that holds `payload` and a signature of each signer, as canonical JSON."""
+def sign(payload: bytes, payload_type: str, signers: Sequence[Signer], onto: bytes | None = None) -> bytes:
+    """The envelope that holds `payload` and a signature of each signer, as canonical JSON.
+
+    Args:
+        onto: an envelope of the very same payload, whose signatures stay beside the new ones; any other is left.
+    """
     from securesystemslib.dsse import Envelope
 
     envelope = Envelope(payload, payload_type, {})
+    if onto is not None and read_unproven(onto, payload_type) == payload:
+        envelope = Envelope.from_dict(json.loads(onto))
     for signer in signers:
         envelope.sign(signer)
     return canonical_json(envelope.to_dict())
@@ -124,22 +130,62 @@ def verify(data: bytes, payload_type: str, keys: Sequence[Key], threshold: int =
     Raises:
         TrustError: it is no such envelope; nothing in it is to be believed.
     """
+    envelope = _open(data, payload_type)
+    try:
+        envelope.verify(list(keys), threshold)
+    except Exception as error:  # mutated envelopes raise half a dozen types: all of them mean the same
+        known = ", ".join(key.keyid[:12] for key in keys)
+        what = f"not signed by {threshold} of the keys {known}" if threshold > 1 else f"not signed by the key {known}"
+        raise TrustError(what, "check that it is the right key, and that nothing was changed since") from error
+    payload: bytes = envelope.payload
+    return payload
+
+
+def read_unproven(data: bytes, payload_type: str) -> bytes:
+    """The payload of an envelope whoever signed it: nothing in it is to be believed.
+
+    Raises:
+        TrustError: it is no envelope of that type.
+    """
+    return _open(data, payload_type).payload  # type: ignore[no-any-return]
+
+
+def signers_of(data: bytes) -> tuple[str, ...]:
+    """The ids of the keys that an envelope says have signed it, which proves nothing."""
+    return tuple(sorted(_open(data, None).signatures))
+
+
+def _open(data: bytes, payload_type: str | None) -> Any:
     from securesystemslib.dsse import Envelope
 
     if len(data) > ENVELOPE_LIMIT_BYTES:
         raise TrustError(f"the signature has more than {ENVELOPE_LIMIT_BYTES} bytes", "get it again")
     try:
         envelope = Envelope.from_dict(json.loads(data))
-        found = envelope.payload_type
-        envelope.verify(list(keys), threshold)
     except Exception as error:  # mutated envelopes raise half a dozen types: all of them mean the same
-        known = ", ".join(key.keyid[:12] for key in keys)
-        what = f"not signed by {threshold} of the keys {known}" if threshold > 1 else f"not signed by the key {known}"
-        raise TrustError(what, "check that it is the right key, and that nothing was changed since") from error
-    if found != payload_type:
+        raise TrustError("the signature is damaged", "get it again from where it was made") from error
+    found = envelope.payload_type
+    if payload_type not in (None, found):
         raise TrustError(f"what was signed is `{found}`, not `{payload_type}`", "give the signature of this very thing")
-    payload: bytes = envelope.payload
-    return payload
+    return envelope
+
+
+def public_key(value: str) -> Key:
+    """The key of an Ed25519 public key that is written as 64 hexadecimal digits.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from securesystemslib.signer import SSlibKey
+
+    return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(value)))
+
+
+def public_value(key: Key) -> str:
+    """The 64 hexadecimal digits of an Ed25519 public key."""
+    value: str = key.keyval["public"]
+    return value
 
 
 def _read(path: Path) -> bytes:

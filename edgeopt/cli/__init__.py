@@ -1,7 +1,8 @@
 """The command line: each command is a thin skin over the library, found by the name of its file.
 
-A file `cli/<name>.py` holds one Click command or group called `command`. It is imported when it is asked for, and
-imports what is heavy inside its functions, so that help is there at once. `main` is the one place that turns an error
+A file `cli/<name>.py` holds one Click command or group called `command`; a large group is a folder with a file for each
+of its commands. It is imported when it is asked for, and imports what is heavy inside its functions, so that help is
+there at once. `main` is the one place that turns an error
 into a message and an exit code.
 """
 
@@ -33,15 +34,17 @@ class Terminated(BaseException):
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are the files of this folder that hold one."""
+    """A group whose commands are the files of a package that hold one."""
+
+    package = __name__
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in _module_names() if self.get_command(ctx, name) is not None]
+        return [name for name in _module_names(self.package) if self.get_command(ctx, name) is not None]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _module_names():
+        if cmd_name not in _module_names(self.package):
             return None
-        command: click.Command | None = getattr(importlib.import_module(f"edgeopt.cli.{cmd_name}"), "command", None)
+        command: click.Command | None = getattr(importlib.import_module(f"{self.package}.{cmd_name}"), "command", None)
         return command
 
     def resolve_command(
@@ -52,8 +55,8 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _module_names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+def _module_names(package: str) -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
 
 
 def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:

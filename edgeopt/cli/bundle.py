@@ -1,4 +1,4 @@
-"""`edgeopt bundle`: look at what ships, prove that it is whole, make the one file again."""
+"""`edgeopt bundle`: look at what ships, prove that it is whole, make the one file again, sign it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 @click.group()
 def command() -> None:
-    """Verify, show or pack a bundle.
+    """Verify, show, pack or sign a bundle.
 
     \b
     Example:
@@ -20,18 +20,24 @@ def command() -> None:
 
 @command.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-def verify(bundle: Path) -> None:
+@click.option("--root", type=click.Path(path_type=Path), help="The trust root that must have signed it.")
+def verify(bundle: Path, root: Path | None) -> None:
     """Check every file of BUNDLE against its manifest.
 
-    BUNDLE is a file or a folder.
+    BUNDLE is a file or a folder. With a trust root its signature is checked, too; that it has expired is told.
 
     \b
     Example:
-      edgeopt bundle verify build/digits/x86/digits.edgeopt
+      edgeopt bundle verify build/digits/x86/digits.edgeopt --root root.json
     """
+    import datetime
+
+    from edgeopt.bundle.trust import load_root
     from edgeopt.bundle.verify import verify_bundle
 
-    found = verify_bundle(bundle)
+    found = verify_bundle(bundle, None if root is None else load_root(root))
+    if found.release is not None and found.release.is_expired(datetime.datetime.now(datetime.timezone.utc)):
+        click.echo(f"note: no device installs it after {found.release.not_after}", err=True)
     click.echo(f"{bundle}: {len(found.manifest.files)} files, all as the manifest says; {found.signature}")
     click.echo(f"sha256 {found.manifest.digest()}")
 
@@ -79,3 +85,32 @@ def pack(folder: Path, file: Path) -> None:
 
     bundle = pack_file(folder, file)
     click.echo(f"{file}: {len(bundle.manifest.files)} files")
+
+
+@command.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", "keys", required=True, multiple=True, type=click.Path(path_type=Path), help="A private key.")
+@click.option("--counter", required=True, type=int, help="Higher than that of any release before.")
+@click.option("--channel", default="stable", show_default=True, help="Which devices may take it.")
+@click.option("--not-after", metavar="DATE", help="The last day, in UTC, to install it on, such as 2027-01-31.")
+@click.option("--allow", multiple=True, metavar="VERDICT", help="Sign it though a verdict is not `pass` but this.")
+@click.option("--out", type=click.Path(path_type=Path), help="Leave BUNDLE as it is, and write the signed one here.")
+def sign(
+    bundle: Path, keys: tuple[Path, ...], counter: int, channel: str, not_after: str | None, allow: tuple[str, ...],
+    out: Path | None,
+) -> None:  # fmt: skip
+    """Sign BUNDLE as a release.
+
+    What is signed is its manifest, which lists every file of it, under a counter that no device lets fall, for a
+    channel. Where several keys are needed, each holder signs in turn under the same terms.
+
+    \b
+    Example:
+      edgeopt bundle sign build/digits/x86/digits.edgeopt --key release.key --counter 7
+    """
+    from edgeopt.bundle.sign import Terms, sign_bundle
+    from edgeopt.cli.keys import open_signer
+
+    terms = Terms(counter=counter, channel=channel, not_after=not_after, allow=allow)
+    release = sign_bundle(bundle, out or bundle, terms, [open_signer(key) for key in keys])
+    click.echo(f"{out or bundle}: counter {release.counter}, channel {release.channel}, {release.tell_expiry()}")

@@ -1,4 +1,4 @@
-"""`edgeopt keys`: keys that vouch for reports."""
+"""`edgeopt keys`: keys that vouch for reports and bundles, and the root that says whose count."""
 
 from __future__ import annotations
 
@@ -45,6 +45,53 @@ def new(path: Path, lock: bool) -> None:
         passphrase = (os.environ.get(PASSPHRASE) or _ask("passphrase", confirm=True)).encode()
     name = make_key(path, passphrase)
     click.echo(f"{path}{PUBLIC}: Ed25519 {name[:12]}")
+
+
+@command.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--release",
+    "releases",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="KEY.pub",
+    help="A public key that may sign bundles.",
+)
+@click.option("--threshold", default=1, show_default=True, help="How many of those must sign a bundle.")
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="KEY.pub",
+    help="A public key that may sign the next root; without any, those of --release.",
+)
+@click.option("--root-threshold", default=1, show_default=True, help="How many of those must sign a root.")
+@click.option("--after", type=click.Path(path_type=Path), help="The root that this one replaces.")
+@click.option("--key", "keys", required=True, multiple=True, type=click.Path(path_type=Path), help="A private key.")
+def root(
+    path: Path, releases: tuple[Path, ...], threshold: int, roots: tuple[Path, ...], root_threshold: int,
+    after: Path | None, keys: tuple[Path, ...],
+) -> None:  # fmt: skip
+    """Make the trust root PATH: whose signatures devices believe.
+
+    A root that replaces another is signed by as many keys of both as each asks for. Where their holders sit apart,
+    each runs the same command with a key of their own: the signatures gather in PATH.
+
+    \b
+    Example:
+      edgeopt keys root root.json --release release.key.pub --key release.key
+    """
+    from edgeopt.bundle.signing import load_public_key
+    from edgeopt.bundle.trust import Root, load_root, make_role, write_root
+
+    version = 1 if after is None else load_root(after).version + 1
+    signing = make_role([load_public_key(key) for key in releases], threshold)
+    ruling = make_role([load_public_key(key) for key in roots or releases], root_threshold)
+    made = Root(version=version, root=ruling, releases=signing)
+    write_root(path, made, [open_signer(key) for key in keys])
+    click.echo(f"{path}: version {version}, {threshold} of {len(releases)} keys sign bundles")
 
 
 def open_signer(path: Path) -> Signer:

@@ -212,6 +212,9 @@ class Target(Value):
     isa: list[Isa] | None = Field(
         default=None, description="what the CPU that it is for has, where it is not this machine's"
     )
+    board: Name | None = Field(
+        default=None, description="what the board is called that it is for; devices of another name refuse the bundle"
+    )
     device: str | None = Field(default=None, description="where to build and measure, such as ssh://orin-7")
     budgets: Budgets = Field(default=Budgets(), description="added to the shared ones, or tighter")
     measure: MeasureSection = Field(default=MeasureSection(), description="in place of the shared values")

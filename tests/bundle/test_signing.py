@@ -55,7 +55,7 @@ def test_a_threshold_counts_keys_not_signatures(keys: list[Path]) -> None:
     once = json.loads(sign(PAYLOAD, TYPE, [load_signer(keys[0])]))
     twice = json.dumps(once | {"signatures": once["signatures"] * 2}).encode()
     for envelope in (json.dumps(once).encode(), twice):
-        with pytest.raises(TrustError, match="not signed by 2 of the keys"):
+        with pytest.raises(TrustError, match=r"not signed by 2 of the keys|is damaged"):
             verify(envelope, TYPE, known, threshold=2)
 
 
@@ -72,7 +72,7 @@ def test_no_byte_of_an_envelope_can_change_what_is_believed(at: int, byte: int, 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b"\xff", b'{"payload": 1}', b" " * (2 << 20)])
 def test_what_is_no_envelope_is_refused_like_a_wrong_signature(data: bytes, keys: list[Path]) -> None:
-    with pytest.raises(TrustError, match=r"not signed by|more than"):
+    with pytest.raises(TrustError, match=r"is damaged|more than"):
         verify(data, TYPE, [load_public_key(public(keys[0]))])
 
 

@@ -120,7 +120,7 @@ def test_without_a_command_the_help_is_shown_as_wrong_usage(run: Run) -> None:
 
 def test_a_file_without_a_command_is_no_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "edgeopt.cli.tables", ModuleType("edgeopt.cli.tables"))
-    monkeypatch.setattr(cli, "_module_names", lambda: ["schema", "tables"])
+    monkeypatch.setattr(cli, "_module_names", lambda package: ["schema", "tables"])
     assert "tables" not in run("--help").out
     assert run("tables").code == 2
 

@@ -1,4 +1,4 @@
-"""`edgeopt device`: what runs on the device. Needs neither torch nor onnx."""
+"""`edgeopt device build`: build what only the device itself can build."""
 
 from __future__ import annotations
 
@@ -12,22 +12,12 @@ import click
 CLEAR = "\r\033[K"
 
 
-@click.group()
-def command() -> None:
-    """Build what only the device itself can build.
-
-    \b
-    Example:
-      edgeopt device build orin/tensorrt/int8/build --out engine
-    """
-
-
-@command.command()
+@click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the engine goes: a new folder.")
 @click.option("--time-limit", type=click.FloatRange(min=1), default=7200, show_default=True, help="Seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def build(folder: Path, out: Path, time_limit: float, as_json: bool) -> None:
+def command(folder: Path, out: Path, time_limit: float, as_json: bool) -> None:
     """Build the engine that `compile` planned in FOLDER.
 
     FOLDER is `<target>/<candidate>/build` of what `compile` left where it had no GPU. The engine is compared with what

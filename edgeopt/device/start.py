@@ -1,0 +1,66 @@
+"""What a process that runs the model asks for: the release to open, verified, or the one before where it fails.
+
+A start is counted before the model opens, and taken off once it has given an answer: so one that kills the process,
+however that happens, is left after a few tries, with nobody there to notice.
+"""
+
+from __future__ import annotations
+
+from edgeopt.bundle import Bundle
+from edgeopt.device.home import Home, event
+from edgeopt.device.state import MOST_STARTS, State
+from edgeopt.errors import DeviceError, TrustError
+
+
+def begin_start(home: Home) -> Bundle:
+    """The release to run, every file of it hashed; the one before where it is damaged or has failed to start.
+
+    Raises:
+        DeviceError: no release is active.
+        TrustError: the only one is damaged.
+    """
+    with home.changing():
+        state = home.state()
+        if state.current is None:
+            raise DeviceError(f"no release is active in `{home.folder}`", "`edgeopt device activate` takes the newest")
+        if state.starts >= MOST_STARTS and state.previous is not None:
+            state = _fall_back(home, state, f"{state.starts} starts in a row gave no answer")
+        try:
+            bundle = home.bundle(state.current or "")
+        except TrustError as error:
+            if state.previous is None:
+                raise
+            state = _fall_back(home, state, error.message)
+            bundle = home.bundle(state.current or "")
+        home.write_state(state.started())
+    return bundle
+
+
+def confirm_start(home: Home, digest: str) -> None:
+    """A release gave an answer, so it can start."""
+    with home.changing():
+        state = home.state()
+        if state.current == digest and state.starts:
+            home.write_state(state.proven())
+
+
+def fall_back(home: Home, digest: str, why: str) -> bool:
+    """Use the release before, because this one has failed; returns whether there is one.
+
+    A release that is not used any more, or the only one, changes nothing but the events.
+    """
+    with home.changing():
+        state = home.state()
+        if state.current != digest:
+            return state.current is not None
+        if state.previous is None:
+            home.write_state(state.noting(event("refused", digest, f"{why}; there is none to go back to")))
+            return False
+        _fall_back(home, state, why)
+    return True
+
+
+def _fall_back(home: Home, state: State, why: str) -> State:
+    state = state.rolled_back(why).noting(event("fallback", state.current or "", why))
+    home.write_state(state)
+    return state

@@ -1,0 +1,101 @@
+"""What a device holds and uses, as one value in one small file: whatever is cut off, it is the old value or the new.
+
+    installed ──activate──▶ current ──serves──▶ proven
+                               │ fails to start MOST_STARTS times, or gives NaN
+                               ▼
+                             bad, and `previous` is current again
+
+The counter only ever rises. It is written with a release, before that can be activated.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from edgeopt.model import Value
+
+FORMAT: Final = 1
+
+#: starts in a row without an answer, after which the release before is taken
+MOST_STARTS = 3
+
+
+class Installed(Value):
+    """A release on the disk. `bad` says why it is not to be used again; empty where nothing is known against it."""
+
+    name: str
+    counter: int
+    channel: str
+    bad: str = ""
+
+
+class Event(Value):
+    """Something that an operator should hear of. `at` is seconds since 1970 by the clock of the device."""
+
+    at: float
+    kind: Literal["install", "activate", "rollback", "fallback", "refused"]
+    release: str
+    text: str = ""
+
+
+#: of `State.events`, the newest that are kept
+KEPT_EVENTS = 50
+
+
+class State(Value):
+    """What a device holds: releases by the digest of their manifest, and which of them is used.
+
+    Attributes:
+        counter: the highest of all releases that were ever installed here.
+        current, previous: what is used, and what was before it.
+        starts: how often `current` was started since it last gave an answer.
+    """
+
+    edgeopt_device: Literal[1] = FORMAT
+    counter: int = 0
+    releases: dict[str, Installed] = {}
+    current: str | None = None
+    previous: str | None = None
+    starts: int = 0
+    events: tuple[Event, ...] = ()
+
+    def with_release(self, digest: str, release: Installed) -> State:
+        """It lies on the disk; nothing below its counter is taken any more."""
+        releases = self.releases | {digest: release}
+        return self.model_copy(update={"releases": releases, "counter": max(self.counter, release.counter)})
+
+    def activated(self, digest: str) -> State:
+        """It is used from now on, and has yet to give an answer."""
+        if digest == self.current:
+            return self
+        state = self.spoiled(digest, "")  # it may have failed before, and has passed now
+        return state.model_copy(update={"current": digest, "previous": self.current, "starts": 0})
+
+    def started(self) -> State:
+        return self.model_copy(update={"starts": self.starts + 1})
+
+    def proven(self) -> State:
+        """The current release gave an answer."""
+        return self.model_copy(update={"starts": 0})
+
+    def rolled_back(self, why: str = "") -> State:
+        """The release before is used again; with a reason, the one that was used is bad."""
+        releases = dict(self.releases)
+        if why and self.current in releases:
+            releases[self.current] = releases[self.current].model_copy(update={"bad": why})
+        after = {"current": self.previous, "previous": None, "starts": 0, "releases": releases}
+        if not why:
+            after["previous"] = self.current
+        return self.model_copy(update=after)
+
+    def spoiled(self, digest: str, why: str) -> State:
+        """What is known against a release; empty: nothing any more."""
+        spoiled = self.releases[digest].model_copy(update={"bad": why})
+        return self.model_copy(update={"releases": self.releases | {digest: spoiled}})
+
+    def without(self, digests: set[str]) -> State:
+        kept = {digest: one for digest, one in self.releases.items() if digest not in digests}
+        return self.model_copy(update={"releases": kept})
+
+    def noting(self, event: Event) -> State:
+        return self.model_copy(update={"events": (*self.events, event)[-KEPT_EVENTS:]})
