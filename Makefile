@@ -39,7 +39,7 @@ goldens: $(STAMP)
 lock:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[compile,cpu,openvino,dev]" hatchling
+	$(BIN)/pip install --quiet --editable ".[compile,cpu,openvino,ssh,serve,registry,dev]" hatchling
 	{ sed -n 1p requirements.lock; $(BIN)/pip freeze --all --exclude edgeopt --exclude pip | sed 's/+cpu$$//'; } > lock.new
 	mv lock.new requirements.lock
 

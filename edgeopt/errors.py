@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator
 #: top-level module → the extra that brings it, where that is not `compile`
 EXTRAS = {
     "asyncssh": "ssh", "httpx": "registry", "onnxruntime": "cpu", "openvino": "openvino", "polygraphy": "tensorrt",
-    "sklearn": "data", "tensorrt": "tensorrt", "uvicorn": "serve",
+    "sklearn": "data", "tensorrt": "tensorrt", "waitress": "serve",
 }  # fmt: skip
 #: what the extra `compile` brings
 COMPILE = ("jinja2", "onnx", "onnxscript", "onnxslim", "rich", "safetensors", "torch", "torch_pruning")
