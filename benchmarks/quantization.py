@@ -23,11 +23,12 @@ from networks import export_recipe, recipe_splits
 from tables import ROOT, describe_machine, show
 
 from edgeopt import registry, workers
+from edgeopt.backends import Arrays
 from edgeopt.context import AccuracyGoal, Context
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits
 from edgeopt.errors import WorkerError
-from edgeopt.model import Model
+from edgeopt.model import Model, TensorSpec
 from edgeopt.passes import run_pass
 
 PEERS = ("quantize_static", "nncf", "nncf_full", "aimet")
@@ -116,7 +117,10 @@ def _accuracy_row(one: Made, exact: np.ndarray, validation: Samples) -> list[obj
 
 def guess(path: Path, backend: str, samples: Samples) -> np.ndarray:
     """What a worker runs, since some files crash a runtime: the class of each sample."""
-    run = _run_onnxruntime(path) if backend == "onnxruntime_cpu" else _run_openvino(path)
+    if backend == "onnxruntime_cpu":
+        run = _run_onnxruntime(path)
+    else:
+        run = _run_openvino(path, next(iter(samples.batches(BATCH))).inputs)
     return np.concatenate([run(batch.inputs).argmax(axis=1) for batch in samples.batches(BATCH)])
 
 
@@ -131,13 +135,12 @@ def _run_onnxruntime(path: Path) -> Any:
     return lambda inputs: session.run(None, inputs)[0]
 
 
-def _run_openvino(path: Path) -> Any:
+def _run_openvino(path: Path, first: Arrays) -> Any:
     from edgeopt.backends.openvino_cpu import open_runtime
-    from edgeopt.onnx_graph import input_specs, load_graph
 
     # as edgeopt opens it: for one batch size, and with what keeps OpenVINO from taking a scale twice
-    inputs = [spec.model_copy(update={"shape": spec.with_batch(BATCH)}) for spec in input_specs(load_graph(path))]
-    compiled = open_runtime(path, tuple(inputs), 2)
+    inputs = tuple(TensorSpec(name=name, shape=array.shape) for name, array in first.items())
+    compiled = open_runtime(path, inputs, 2)
     return lambda inputs: compiled(inputs)[0]
 
 
