@@ -24,6 +24,7 @@ INTERFACES = {
     "quantization.calibrators": "Calibrator",
     "counters": "EnergyCounter",
     "report": "ReportFormat",
+    "transports": "Transport",
 }
 
 
