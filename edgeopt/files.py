@@ -40,7 +40,7 @@ UNTOLD = "untold"
 
 #: what is wrong with the place, not with the disk
 UNWRITABLE = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
 )  # fmt: skip
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -144,6 +144,69 @@ def create(path: Path) -> Iterator[BinaryIO]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
+
+
+@contextlib.contextmanager
+def append(path: Path) -> Iterator[BinaryIO]:
+    """A file that grows over several tries, as what is fetched does: what a cut leaves of it is there for the next one.
+
+    It is this process's alone until the end, stands open for reading, too, and writes behind what it holds.
+    `publish_file` shows it under its name.
+
+    Raises:
+        UsageError: another process writes it, or a link stands there.
+    """
+    make_folder(path.parent)
+    with _named_errors(path):
+        observe("write", path)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, 0o644), "a+b") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_there = path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.lstat())
+            except BlockingIOError:
+                is_there = False
+            if not is_there:  # whoever had it may have published it since
+                raise UsageError(f"another process writes `{path}`", "let it finish, then run again")
+            yield stream
+
+
+def publish_file(path: Path, destination: Path) -> None:
+    """Rename a file, with all its bytes on the disk, to `destination` beside it, in place of what stood there."""
+    with _named_errors(destination):
+        _sync_file(path)
+        observe("rename", destination)
+        path.replace(destination)
+        _sync_folder(destination.parent)
+
+
+@contextlib.contextmanager
+def extend(path: Path, offset: int) -> Iterator[BinaryIO]:
+    """Go on with a file behind its first `offset` bytes, which may be all or none; the rest of it is cut off.
+
+    Other than elsewhere, what is written stays there however it ends, and is on the disk: the next run goes on from it.
+    """
+    make_folder(path.parent)
+    with _named_errors(path):
+        observe("write", path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.truncate(offset)
+            stream.seek(offset)
+            try:
+                yield stream
+            finally:
+                stream.flush()
+                os.fsync(stream.fileno())
+
+
+def settle(part: Path, destination: Path) -> None:
+    """Give a file that `extend` has completed its name; one that stood there is replaced."""
+    with _named_errors(destination):
+        _sync_file(part)
+        observe("rename", destination)
+        part.replace(destination)
+        _sync_folder(destination.parent)
 
 
 def make_folder(path: Path) -> None:

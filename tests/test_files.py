@@ -40,11 +40,15 @@ def publish(place: Path) -> None:
         files.publish(made, place / "folder")
 
 
+def publish_file(place: Path) -> None:
+    files.publish_file(place / "source", place / "folder" / "file")
+
+
 def remove(place: Path) -> None:
     files.remove(place / "folder")
 
 
-ACTS = [write, copy, publish, remove]
+ACTS = [write, copy, publish, publish_file, remove]
 
 
 @pytest.fixture
@@ -196,6 +200,40 @@ def test_a_new_file_is_never_made_through_a_link_or_over_another(tmp_path: Path)
             pass
     assert not (tmp_path / "outside").exists()
     assert (tmp_path / "there").read_bytes() == b"old"
+
+
+def test_a_file_that_grows_keeps_what_it_held_when_it_was_cut_off(tmp_path: Path) -> None:
+    with contextlib.suppress(KeyError), files.append(tmp_path / "new" / "part") as stream:
+        stream.write(b"first ")
+        raise KeyError
+    with files.append(tmp_path / "new" / "part") as stream:
+        stream.seek(0)
+        assert stream.read() == b"first "
+        stream.seek(0)
+        stream.write(b"second")
+    assert (tmp_path / "new" / "part").read_bytes() == b"first second"
+
+
+def test_a_file_grows_for_one_at_a_time_and_never_through_a_link_or_once_it_is_published(tmp_path: Path) -> None:
+    part, late = tmp_path / "part", tmp_path / "late"
+    with files.append(part), pytest.raises(UsageError, match="another process writes"), files.append(part):
+        pass
+    late.symlink_to(part)
+    with pytest.raises(UsageError, match="cannot write"), files.append(late):
+        pass
+    code = "import fcntl, os, sys; fcntl.flock(0, fcntl.LOCK_EX); os.rename(sys.argv[1], sys.argv[2])"
+    real = files.fcntl.flock
+
+    def overtaken(stream: object, mode: int) -> None:  # between its opening and its locking, another one is done
+        with part.open("rb") as other:
+            subprocess.run([sys.executable, "-c", code, part, tmp_path / "published"], stdin=other, check=True)
+        real(stream, mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.fcntl, "flock", overtaken)
+        with pytest.raises(UsageError, match="another process writes"), files.append(part) as stream:
+            stream.write(b"too late")
+    assert (tmp_path / "published").read_bytes() == b""
 
 
 def test_a_scratch_folder_is_gone_whatever_happens(tmp_path: Path) -> None:
