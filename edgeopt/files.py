@@ -180,35 +180,6 @@ def publish_file(path: Path, destination: Path) -> None:
         _sync_folder(destination.parent)
 
 
-@contextlib.contextmanager
-def extend(path: Path, offset: int) -> Iterator[BinaryIO]:
-    """Go on with a file behind its first `offset` bytes, which may be all or none; the rest of it is cut off.
-
-    Other than elsewhere, what is written stays there however it ends, and is on the disk: the next run goes on from it.
-    """
-    make_folder(path.parent)
-    with _named_errors(path):
-        observe("write", path)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.truncate(offset)
-            stream.seek(offset)
-            try:
-                yield stream
-            finally:
-                stream.flush()
-                os.fsync(stream.fileno())
-
-
-def settle(part: Path, destination: Path) -> None:
-    """Give a file that `extend` has completed its name; one that stood there is replaced."""
-    with _named_errors(destination):
-        _sync_file(part)
-        observe("rename", destination)
-        part.replace(destination)
-        _sync_folder(destination.parent)
-
-
 def make_folder(path: Path) -> None:
     """Make `path` and its parents, each made durable in its parent."""
     if path.is_dir():
