@@ -7,6 +7,7 @@ size), and `<sample>/output/<name>`, without the batch axis.
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ def load_golden(path: Path) -> tuple[Golden, ...]:
                 number, kind, name = key.split("/", 2)
                 sample = samples.setdefault(int(number), Golden())
                 {"input": sample.inputs, "output": sample.outputs}[kind][name] = arrays[key]
-    except (ValueError, KeyError, AttributeError, EOFError) as error:
+    except (ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise TrustError(f"`{path}` holds no golden samples: {error}", "make the bundle again") from error
     return tuple(samples[number] for number in sorted(samples))
 

@@ -87,6 +87,6 @@ def _parse(payload: bytes) -> Release:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "release"
         raise TrustError(f"the release is not sound: `{place}`: {first['msg']}", _HINT) from error
-    if canonical_json(release.model_dump(mode="json")) != payload:
+    if canonical_json(release.model_dump(mode="json", exclude_unset=True)) != payload:
         raise TrustError("the release is not in its canonical form", _HINT)
     return release

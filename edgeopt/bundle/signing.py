@@ -2,12 +2,15 @@
 
 The envelope is DSSE's (https://github.com/secure-systems-lab/dsse): the type of the payload is signed with it, so a
 signed report cannot pass for a signed release. Key formats, envelope and cryptography are those of securesystemslib and
-cryptography. Whatever is wrong with an envelope, it is refused with a `TrustError`.
+cryptography. An envelope has one form in bytes, which is the only one that is read: nobody can change a signed file and
+leave it signed, but by signatures of keys of their own, which count for nobody. Whatever is wrong with an envelope, it
+is refused with a `TrustError`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +20,8 @@ from edgeopt.errors import TrustError, UsageError
 from edgeopt.model import canonical_json
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Key, Signer
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import Key, Signature, Signer
 
 #: beside a private key
 PUBLIC = ".pub"
@@ -26,6 +30,9 @@ PUBLIC = ".pub"
 ENVELOPE_LIMIT_BYTES = 1 << 20
 
 NEW_KEY = "make one with `edgeopt keys new`"
+
+#: a public key, and the id of a key; a signature
+_KEY, _SIGNATURE = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{128}")
 
 
 def make_key(path: Path, passphrase: bytes | None = None) -> str:
@@ -118,10 +125,10 @@ def sign(payload: bytes, payload_type: str, signers: Sequence[Signer], onto: byt
 
     envelope = Envelope(payload, payload_type, {})
     if onto is not None and read_unproven(onto, payload_type) == payload:
-        envelope = Envelope.from_dict(json.loads(onto))
+        envelope = _open(onto, payload_type)
     for signer in signers:
         envelope.sign(signer)
-    return canonical_json(envelope.to_dict())
+    return _to_bytes(envelope)
 
 
 def verify(data: bytes, payload_type: str, keys: Sequence[Key], threshold: int = 1) -> bytes:
@@ -162,12 +169,28 @@ def _open(data: bytes, payload_type: str | None) -> Any:
         raise TrustError(f"the signature has more than {ENVELOPE_LIMIT_BYTES} bytes", "get it again")
     try:
         envelope = Envelope.from_dict(json.loads(data))
+        is_canonical = _to_bytes(envelope) == data and all(map(_is_plain, envelope.signatures.values()))
     except Exception as error:  # mutated envelopes raise half a dozen types: all of them mean the same
         raise TrustError("the signature is damaged", "get it again from where it was made") from error
+    if not is_canonical:
+        raise TrustError("the signature is not in its canonical form", "get it again from where it was made")
     found = envelope.payload_type
     if payload_type not in (None, found):
         raise TrustError(f"what was signed is `{found}`, not `{payload_type}`", "give the signature of this very thing")
     return envelope
+
+
+def _to_bytes(envelope: Envelope) -> bytes:
+    """Canonical JSON, with the signatures in the order of their keys' ids, whoever signed first."""
+    content = envelope.to_dict()
+    content["signatures"].sort(key=lambda signature: signature["keyid"])
+    return canonical_json(content)
+
+
+def _is_plain(signature: Signature) -> bool:
+    """Whether it holds the id of a key and an Ed25519 signature, and nothing else."""
+    is_known = _KEY.fullmatch(signature.keyid) and _SIGNATURE.fullmatch(signature.signature)
+    return bool(is_known) and not signature.unrecognized_fields
 
 
 def public_key(value: str) -> Key:
@@ -179,6 +202,8 @@ def public_key(value: str) -> Key:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from securesystemslib.signer import SSlibKey
 
+    if not _KEY.fullmatch(value):
+        raise ValueError("a key is 64 hexadecimal digits, in lower case")
     return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(value)))
 
 

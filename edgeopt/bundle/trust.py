@@ -67,7 +67,8 @@ def make_role(keys: Sequence[Key], threshold: int) -> Role:
     try:
         return Role(keys=tuple(public_value(key) for key in keys), threshold=threshold)
     except ValidationError as error:
-        raise UsageError(f"no such role: {error.errors()[0]['msg']}", "name each key once, and as many keys") from error
+        what = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"no such role: {what}", "name each key once, and no more of them than there are") from error
 
 
 def write_root(path: Path, root: Root, signers: Sequence[Signer]) -> None:
@@ -120,7 +121,7 @@ def _parse(payload: bytes) -> Root:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "root"
         raise TrustError(f"the root is not sound: `{place}`: {first['msg']}", NEW_ROOT) from error
-    if canonical_json(root.model_dump(mode="json")) != payload:
+    if canonical_json(root.model_dump(mode="json", exclude_unset=True)) != payload:
         raise TrustError("the root is not in its canonical form", NEW_ROOT)
     return root
 

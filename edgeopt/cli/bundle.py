@@ -93,7 +93,12 @@ def pack(folder: Path, file: Path) -> None:
 @click.option("--counter", required=True, type=int, help="Higher than that of any release before.")
 @click.option("--channel", default="stable", show_default=True, help="Which devices may take it.")
 @click.option("--not-after", metavar="DATE", help="The last day, in UTC, to install it on, such as 2027-01-31.")
-@click.option("--allow", multiple=True, metavar="VERDICT", help="Sign it though a verdict is not `pass` but this.")
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(["fail", "inconclusive", "unmeasured"]),
+    help="Sign it though a verdict is not `pass` but this.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Leave BUNDLE as it is, and write the signed one here.")
 def sign(
     bundle: Path, keys: tuple[Path, ...], counter: int, channel: str, not_after: str | None, allow: tuple[str, ...],

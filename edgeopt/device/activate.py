@@ -28,13 +28,15 @@ def activate(home: Home, digest: str | None = None, max_ms: float | None = None)
         UsageError: no such release is installed.
         TrustError: it is older than another that was installed, or not what was installed.
         DeviceError: it fails its smoke test; what was used stays in use, and it is not tried again unless it is named.
+        MissingError: its runtime is not installed, or the disk is full, which is no fault of the release.
     """
     with home.changing():
         state = home.state()
         found = _find(state, digest)
         if found == state.current:
             return Activation(digest=found, counter=state.releases[found].counter)
-        if state.releases[found].counter < state.counter and found != state.previous:
+        # Where nothing is used yet, nothing is gone back from: all but an older one may be bad.
+        if state.current and state.releases[found].counter < state.counter and found != state.previous:
             what = f"release {found[:12]} has counter {state.releases[found].counter}, {state.counter} was installed"
             raise TrustError(what, "activate the newest; `edgeopt device rollback` goes back to the one before")
         try:

@@ -45,7 +45,7 @@ Read = TypeVar("Read", bound=Value)
 class Device(Value):
     """What a device is.
 
-    `app` is the name of the only bundles that it takes; where it is none, the first bundle gives it.
+    `app` is the name of the only bundles that it takes; where it is none, the first bundle gives it: see `State.app`.
     """
 
     edgeopt_device: Literal[1] = FORMAT
@@ -127,6 +127,8 @@ class Home:
             bundle = load_bundle(self.path_of(digest))
         except UsageError as error:
             raise TrustError(f"release {digest[:12]} is gone from `{self.releases}`", "install it again") from error
+        except OSError as error:  # a bad sector is as bad as a changed one
+            raise TrustError(f"release {digest[:12]} cannot be read: {error.strerror}", "install it again") from error
         if bundle.manifest.digest() != digest:
             raise TrustError(f"release {digest[:12]} is another one than was installed", "install it again")
         return bundle
@@ -165,10 +167,10 @@ def make_home(folder: Path, root: bytes, device: Device) -> str:
     """
     verify_root(root)
     folder = folder.absolute()
-    if (folder / DEVICE_FILE).exists():
-        raise UsageError(f"`{folder}` is a device's folder already", "its releases stay; choose another folder")
     files.make_folder(folder)
     with files.lock(folder / LOCK_FILE):
+        if (folder / DEVICE_FILE).exists():
+            raise UsageError(f"`{folder}` is a device's folder already", "its releases stay; choose another folder")
         files.sweep(folder)
         # a run that was cut off may have left some of it, and nobody has been told its key
         for name in (KEY_FILE, f"{KEY_FILE}.pub"):

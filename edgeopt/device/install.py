@@ -51,7 +51,7 @@ def install(home: Home, path: Path, now: Callable[[], datetime.datetime] | None 
 
         def admit(envelope: bytes | None, manifest: Manifest) -> None:
             release = verify_release(envelope, manifest, home.root())
-            _check_device(manifest, release, device)
+            _check_device(manifest, release, device, device.app or state.app)
             _check_age(release, manifest.digest(), state)
             notes.extend(_check_expiry(release, clock()))
             found.append((manifest.digest(), release))
@@ -63,28 +63,25 @@ def install(home: Home, path: Path, now: Callable[[], datetime.datetime] | None 
         is_new = digest not in state.releases
         files.publish(staged, home.path_of(digest))  # in place of what is there, which may have been damaged
         entry = Installed(name=release.name, counter=release.counter, channel=release.channel)
-        if not is_new:
-            entry = state.releases[digest].model_copy(update={"counter": release.counter})
-        if device.app is None:
-            home.write_device(device.model_copy(update={"app": release.name}))
         after = state.with_release(digest, entry)
         home.write_state(after.noting(event("install", digest, f"counter {release.counter}")) if is_new else after)
     return Installation(digest=digest, release=release, is_new=is_new, note="; ".join(notes))
 
 
-def _check_device(manifest: Manifest, release: Release, device: Device) -> None:
-    if device.app not in (None, release.name):
-        raise TrustError(f"the bundle is `{release.name}`, and this device runs `{device.app}`", "ship it elsewhere")
+def _check_device(manifest: Manifest, release: Release, device: Device, app: str | None) -> None:
+    if app not in (None, release.name):
+        raise TrustError(f"the bundle is `{release.name}`, and this device runs `{app}`", "ship it elsewhere")
     if release.channel != device.channel:
         what = f"the bundle was released for channel `{release.channel}`, and this device follows `{device.channel}`"
         raise TrustError(what, f"sign it with `--channel {device.channel}` when it is ready for that")
     differences = list(find_differences(manifest.compatible, device.board))
     if differences:
-        raise TrustError(f"the bundle is not for this device: {'; '.join(differences)}", "compile for this device")
+        hint = "compile for this device, or install here what the bundle needs"
+        raise TrustError(f"the bundle is not for this device: {'; '.join(differences)}", hint)
 
 
 def _check_age(release: Release, digest: str, state: State) -> None:
-    if release.counter < state.counter or (release.counter == state.counter and digest not in state.releases):
+    if digest not in state.releases and release.counter <= state.counter:
         what = f"the bundle has counter {release.counter}, and {state.counter} was installed before"
         raise TrustError(what, "`edgeopt device rollback` goes back; a new release takes a higher counter")
 

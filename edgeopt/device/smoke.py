@@ -16,7 +16,7 @@ from edgeopt import workers
 from edgeopt.backends import Arrays
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.golden import Golden
-from edgeopt.errors import DeviceError, EdgeoptError
+from edgeopt.errors import DeviceError, EdgeoptError, MissingError
 from edgeopt.model import Value
 from edgeopt.validation.subject import thread_environment
 from edgeopt.workers import Limits, Worker
@@ -46,8 +46,11 @@ def run_smoke(bundle: Bundle, max_ms: float | None = None) -> SmokeResult:
 
     Raises:
         DeviceError: it crashes, hangs, gives NaN, computes something else, or is slower than its budget.
+        MissingError: its runtime is not installed, or the disk is full.
     """
     artifact, smoke, golden = bundle.artifact, bundle.manifest.smoke, bundle.golden()
+    if not golden:
+        raise DeviceError("the smoke test failed: the bundle has no golden samples", "compile and sign it again")
     threads, batch = int(artifact.settings.get("threads", 1)), int(artifact.settings.get("batch", 1))
     limits, environ = Limits(seconds=SECONDS), thread_environment(threads)
     samples = [_prepared(sample, bundle) for sample in golden]
@@ -56,9 +59,11 @@ def run_smoke(bundle: Bundle, max_ms: float | None = None) -> SmokeResult:
             "edgeopt.backends:run_each", artifact, samples, batch, limits=limits, environ=environ, name="smoke test"
         )
         times_ms = _time(bundle, samples[0], batch, limits, environ)
+    except MissingError:  # this device lacks something: nothing is known against the release
+        raise
     except EdgeoptError as error:
         raise DeviceError(f"the smoke test failed: {error.message}", error.hint, error.log) from error
-    difference = max((_difference(sample, made) for sample, made in zip(golden, outputs, strict=True)), default=0.0)
+    difference = max(_difference(sample, made) for sample, made in zip(golden, outputs, strict=True))
     p90_ms = sorted(times_ms)[math.ceil(0.9 * len(times_ms)) - 1]
     bound = smoke.p90_ms if max_ms is None else max_ms
     for fault in _faults(difference, smoke.tolerance, p90_ms, bound):
@@ -68,7 +73,7 @@ def run_smoke(bundle: Bundle, max_ms: float | None = None) -> SmokeResult:
 
 def _faults(difference: float, tolerance: float, p90_ms: float, bound_ms: float | None) -> Iterator[str]:
     if not math.isfinite(difference):
-        yield "it gives NaN or infinity"
+        yield "it gives NaN or infinity, or an output of another shape"
     if not difference <= tolerance:
         yield f"its outputs differ by {100 * difference:.1f} % of their span, {100 * tolerance:g} % are allowed"
     if bound_ms is not None and not p90_ms <= bound_ms:
@@ -83,13 +88,14 @@ def _prepared(sample: Golden, bundle: Bundle) -> Arrays:
 
 
 def _difference(sample: Golden, made: Mapping[str, NDArray[Any]]) -> float:
-    """The largest difference of any output, as a share of what it spans; NaN where either is not finite."""
+    """The largest difference of any output, as a share of what it spans."""
     return max(_share(expected, made[name]) for name, expected in sample.outputs.items())
 
 
 def _share(expected: NDArray[Any], made: NDArray[Any]) -> float:
-    if expected.shape != made.shape or not np.isfinite(made).all():
-        return math.nan
+    """Infinite where the two cannot be compared, and never NaN, which `max` would lose."""
+    if expected.shape != made.shape or not (np.isfinite(made).all() and np.isfinite(expected).all()):
+        return math.inf
     span = max(float(np.ptp(expected)), LEAST_SPAN)
     return float(np.abs(made.astype(np.float64) - expected.astype(np.float64)).max()) / span
 

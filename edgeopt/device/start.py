@@ -54,7 +54,9 @@ def fall_back(home: Home, digest: str, why: str) -> bool:
         if state.current != digest:
             return state.current is not None
         if state.previous is None:
-            home.write_state(state.noting(event("refused", digest, f"{why}; there is none to go back to")))
+            said = event("refused", digest, f"{why}; there is none to go back to")
+            if not state.events or state.events[-1].model_copy(update={"at": said.at}) != said:  # once is enough
+                home.write_state(state.noting(said))
             return False
         _fall_back(home, state, why)
     return True

@@ -47,12 +47,14 @@ class State(Value):
 
     Attributes:
         counter: the highest of all releases that were ever installed here.
-        current, previous: what is used, and what was before it.
+        app: the name that all of them have.
+        current, previous: what is used, and what was before it; neither is known to be bad.
         starts: how often `current` was started since it last gave an answer.
     """
 
     edgeopt_device: Literal[1] = FORMAT
     counter: int = 0
+    app: str | None = None
     releases: dict[str, Installed] = {}
     current: str | None = None
     previous: str | None = None
@@ -60,9 +62,11 @@ class State(Value):
     events: tuple[Event, ...] = ()
 
     def with_release(self, digest: str, release: Installed) -> State:
-        """It lies on the disk; nothing below its counter is taken any more."""
-        releases = self.releases | {digest: release}
-        return self.model_copy(update={"releases": releases, "counter": max(self.counter, release.counter)})
+        """It lies on the disk, maybe once more; nothing below its counter is taken any more."""
+        if known := self.releases.get(digest):
+            release = release.model_copy(update={"counter": max(known.counter, release.counter), "bad": known.bad})
+        counter, releases = max(self.counter, release.counter), self.releases | {digest: release}
+        return self.model_copy(update={"releases": releases, "counter": counter, "app": self.app or release.name})
 
     def activated(self, digest: str) -> State:
         """It is used from now on, and has yet to give an answer."""
@@ -91,7 +95,8 @@ class State(Value):
     def spoiled(self, digest: str, why: str) -> State:
         """What is known against a release; empty: nothing any more."""
         spoiled = self.releases[digest].model_copy(update={"bad": why})
-        return self.model_copy(update={"releases": self.releases | {digest: spoiled}})
+        previous = None if why and digest == self.previous else self.previous
+        return self.model_copy(update={"releases": self.releases | {digest: spoiled}, "previous": previous})
 
     def without(self, digests: set[str]) -> State:
         kept = {digest: one for digest, one in self.releases.items() if digest not in digests}

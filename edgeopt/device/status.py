@@ -47,11 +47,11 @@ def read_status(home: Home) -> Status:
     Raises:
         TrustError: its state cannot be read.
     """
-    device = home.device()
+    device, state = home.device(), home.state()
     return Status(
         edgeopt=environment.library_version("edgeopt") or environment.UNKNOWN, key=device_key(home.folder),
-        board=device.board, channel=device.channel, app=device.app, root_version=home.root().version,
-        state=home.state(), health=read_health(home.folder), environment=environment.fingerprint(),
+        board=device.board, channel=device.channel, app=device.app or state.app, root_version=home.root().version,
+        state=state, health=read_health(home.folder), environment=environment.fingerprint(),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -12,8 +13,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt.bundle.signing import is_locked, load_public_key, load_signer, make_key, sign, verify
+from edgeopt.bundle.signing import (
+    is_locked,
+    load_public_key,
+    load_signer,
+    make_key,
+    public_key,
+    read_unproven,
+    sign,
+    verify,
+)
 from edgeopt.errors import TrustError, UsageError
+from edgeopt.model import canonical_json
 
 TYPE = "application/vnd.edgeopt.test+json"
 PAYLOAD = b'{"counter":7}'
@@ -43,7 +54,7 @@ def test_a_signature_holds_for_one_type_only(keys: list[Path]) -> None:
     envelope = sign(PAYLOAD, TYPE, [load_signer(keys[0])])
     with pytest.raises(TrustError, match=r"what was signed is `.*test\+json`, not `other`"):
         verify(envelope, "other", [load_public_key(public(keys[0]))])
-    relabelled = json.dumps(json.loads(envelope) | {"payloadType": "other"}).encode()
+    relabelled = canonical_json(json.loads(envelope) | {"payloadType": "other"})
     with pytest.raises(TrustError, match="not signed by the key"):
         verify(relabelled, "other", [load_public_key(public(keys[0]))])
 
@@ -53,21 +64,69 @@ def test_a_threshold_counts_keys_not_signatures(keys: list[Path]) -> None:
     both = sign(PAYLOAD, TYPE, [load_signer(path) for path in keys])
     assert verify(both, TYPE, known, threshold=2) == PAYLOAD
     once = json.loads(sign(PAYLOAD, TYPE, [load_signer(keys[0])]))
-    twice = json.dumps(once | {"signatures": once["signatures"] * 2}).encode()
-    for envelope in (json.dumps(once).encode(), twice):
+    twice = canonical_json(once | {"signatures": once["signatures"] * 2})
+    for envelope in (canonical_json(once), twice):
         with pytest.raises(TrustError, match=r"not signed by 2 of the keys|is damaged"):
             verify(envelope, TYPE, known, threshold=2)
 
 
 @given(at=st.integers(0, 10_000), byte=st.integers(1, 255))
-def test_no_byte_of_an_envelope_can_change_what_is_believed(at: int, byte: int, keys: list[Path]) -> None:
+def test_an_envelope_with_any_byte_changed_is_refused(at: int, byte: int, keys: list[Path]) -> None:
     envelope = bytearray(sign(PAYLOAD, TYPE, [load_signer(keys[0])]))
     envelope[at % len(envelope)] ^= byte
-    try:
-        found = verify(bytes(envelope), TYPE, [load_public_key(public(keys[0]))])
-    except TrustError:
-        return
-    assert found == PAYLOAD, "what base64 or JSON does not mind is harmless; another payload is not"
+    with pytest.raises(TrustError):
+        verify(bytes(envelope), TYPE, [load_public_key(public(keys[0]))])
+
+
+def test_what_json_and_base64_do_not_mind_is_refused_all_the_same(keys: list[Path]) -> None:
+    envelope = sign(PAYLOAD, TYPE, [load_signer(keys[0])])
+    found, known = json.loads(envelope), [load_public_key(public(keys[0]))]
+    one = found["signatures"][0]
+    changes: list[dict[str, Any]] = [
+        {"payload": found["payload"].rstrip("=")}, {"payload": found["payload"] + "\n"}, {"note": "hello"},
+        {"signatures": [one | {"cert": "mine"}]}, {"signatures": [one | {"sig": one["sig"].rstrip("=")}]},
+        {"signatures": [one, {"keyid": "UNKNOWN", "sig": one["sig"]}]},
+        {"signatures": [one, {"keyid": "0" * 64, "sig": "AAAA"}]},
+    ]  # fmt: skip
+    twisted = [canonical_json(found | change) for change in changes]
+    first = envelope.replace(b"{", b'{"payloadType":"other",', 1)
+    for data in (*twisted, first, json.dumps(found).encode(), envelope + b"\n", b"\xef\xbb\xbf" + envelope):
+        with pytest.raises(TrustError, match=r"is damaged|canonical form"):
+            verify(data, TYPE, known)
+
+
+def test_the_order_in_which_holders_sign_leaves_no_trace(keys: list[Path]) -> None:
+    one, other = map(load_signer, keys)
+    forth, back = (
+        sign(PAYLOAD, TYPE, [last], sign(PAYLOAD, TYPE, [first])) for first, last in ((one, other), (other, one))
+    )
+    assert forth == back == sign(PAYLOAD, TYPE, [other, one])
+
+
+def test_a_stranger_may_sign_too_and_counts_for_nobody(keys: list[Path]) -> None:
+    both = sign(PAYLOAD, TYPE, [load_signer(path) for path in keys])
+    mine = [load_public_key(public(keys[0]))]
+    assert verify(both, TYPE, mine) == PAYLOAD
+    with pytest.raises(TrustError):
+        verify(both, TYPE, mine, threshold=2)
+
+
+FIELDS = st.sampled_from(["payload", "payloadType", "signatures", "keyid", "sig", "x"])
+PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=9)
+JSON = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4))
+
+
+@given(data=st.binary(max_size=300) | JSON.map(canonical_json))
+def test_whatever_is_read_as_an_envelope_nothing_but_a_trust_error_comes_of_it(data: bytes, keys: list[Path]) -> None:
+    for read in (lambda: verify(data, TYPE, [load_public_key(public(keys[0]))]), lambda: read_unproven(data, TYPE)):
+        with pytest.raises(TrustError):
+            read()
+
+
+@pytest.mark.parametrize("value", ["", "00" * 31, "AB" * 32, " " + "ab" * 32, "ab " * 32, "zz" * 32, "ab" * 33])
+def test_a_public_key_is_written_in_one_way_only(value: str) -> None:
+    with pytest.raises(ValueError, match="64 hexadecimal digits"):
+        public_key(value)
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b"\xff", b'{"payload": 1}', b" " * (2 << 20)])
