@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,21 +89,41 @@ def load_image(path: str | Path) -> NDArray[np.uint8]:
     """
     from PIL import Image
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return decode_image(path, f"`{path}`")
+
+
+def decode_image(
+    source: str | Path | BinaryIO, name: str, *, gray: bool = False, most_pixels: int | None = None
+) -> NDArray[np.uint8]:
+    """What `load_image` gives, of an opened file too, or (1, H, W) in gray; several threads may call it at once.
+
+    Args:
+        name: what to call the image in a message.
+        most_pixels: an image with more is refused before it is decoded.
+
+    Raises:
+        DataError: it is damaged, no image of a known kind, too large, or has more than 8 bits per channel.
+    """
+    from PIL import Image
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=DECODERS) as image:
-                if image.mode not in MODES:
-                    raise DataError(f"`{path}` has pixels of kind `{image.mode}`, not 8 bits", "convert it to 8 bits")
-                pixels = np.asarray(image.convert("RGB"))
+        with Image.open(source, formats=DECODERS) as image:
+            if image.mode not in MODES:
+                raise DataError(f"{name} has pixels of kind `{image.mode}`, not 8 bits", "convert it to 8 bits")
+            if most_pixels is not None and image.width * image.height > most_pixels:
+                what = f"{name} is too large: {image.width}x{image.height} pixels, at most {most_pixels} are allowed"
+                raise DataError(what, "scale it down")
+            pixels = np.asarray(image.convert("RGB").convert("L") if gray else image.convert("RGB"))
     except (DataError, MemoryError):
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"`{path}` is too large: {error}", "scale it down") from error
+        raise DataError(f"{name} is too large: {error}", "scale it down") from error
     except Exception as error:  # what decoders raise on damaged files has no common base
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"`{path}` cannot be read as an image: {reason}", "mend the file, or take it out") from error
-    return pixels.transpose(2, 0, 1)
+        raise DataError(f"{name} cannot be read as an image: {reason}", "mend the file, or take it out") from error
+    return pixels[None] if gray else pixels.transpose(2, 0, 1)
 
 
 def _class_folders(path: Path) -> list[Path]:
