@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from pydantic import ValidationError, model_validator
 
+from edgeopt.bundle.fingerprint import Reference
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.errors import TrustError
 from edgeopt.model import Artifact, ArtifactFile, Value, canonical_json
@@ -58,6 +59,7 @@ class Manifest(Value):
     inputs, its outputs and what it requires. `compatible` is what a device must be for the verdicts to hold there (name
     → value). `measurements` and `verdicts` are plain data as in the report: a new field must not stop an older reader.
     `libraries` are the versions that made it. `allowed` are verdicts other than `pass` that whoever signed it let pass.
+    `fingerprint` is what was usual at calibration (signal → counts), which a device holds against what it sees.
     """
 
     edgeopt_bundle: Literal[1] = FORMAT
@@ -74,6 +76,7 @@ class Manifest(Value):
     libraries: dict[str, str] = {}
     allowed: tuple[str, ...] = ()
     smoke: Smoke = Smoke()
+    fingerprint: dict[str, Reference] = {}
 
     @model_validator(mode="after")
     def _check_files(self) -> Manifest:

@@ -9,6 +9,7 @@ from typing import Any
 from edgeopt import files
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.archive import pack_members
+from edgeopt.bundle.fingerprint import Reference
 from edgeopt.bundle.golden import Golden, pack_golden
 from edgeopt.bundle.manifest import (
     BUNDLE_LIMIT_BYTES,
@@ -44,6 +45,7 @@ class Contents:
     verdicts: tuple[dict[str, Any], ...]
     libraries: dict[str, str] = field(default_factory=dict)
     smoke: Smoke = field(default_factory=Smoke)
+    fingerprint: dict[str, Reference] = field(default_factory=dict)
 
 
 def pack_bundle(contents: Contents, destination: Path) -> Bundle:
@@ -72,6 +74,7 @@ def pack_file(folder: Path, path: Path) -> Bundle:
         MissingError: the disk is full.
     """
     bundle = load_bundle(folder)
+    files.sweep(path.absolute().parent)
     signed = [] if bundle.release is None else [(RELEASE_FILE, bundle.release)]
     listed = [(file.path, (folder / file.path).read_bytes()) for file in bundle.manifest.files]
     files.write_bytes(path, pack_members([*signed, (MANIFEST_FILE, bundle.manifest.to_bytes()), *listed]))
@@ -108,6 +111,7 @@ def _describe(contents: Contents, folder: Path, names: list[str]) -> Manifest:
         verdicts=contents.verdicts,
         libraries=contents.libraries,
         smoke=contents.smoke,
+        fingerprint=contents.fingerprint,
     ).complete()
     if len(manifest.to_bytes()) > MANIFEST_LIMIT_BYTES:
         raise BuildError(f"the manifest of `{contents.candidate}` is larger than {MANIFEST_LIMIT_BYTES} bytes")
