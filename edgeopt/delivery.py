@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeopt import environment, files, keys, registry, workers
 from edgeopt.backends import Arrays
+from edgeopt.bundle.fingerprint import Reference
 from edgeopt.bundle.golden import Golden
 from edgeopt.bundle.manifest import Smoke
 from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
@@ -116,6 +117,7 @@ def _deliver_bundle(side: Side, target: TargetPlan, result: TargetResult, result
         verdicts=tuple(one.model_dump(mode="json") for one in candidate.verdicts),
         libraries=environment.fingerprint()["libraries"],
         smoke=Smoke(p90_ms=target.budgets.latency.p90_ms if target.budgets.latency else None),
+        fingerprint=_fingerprint(side, target, results),
     )  # fmt: skip
     pack_bundle(contents, folder)
 
@@ -142,6 +144,18 @@ def _golden(side: Side, target: TargetPlan, results: Results) -> tuple[Golden, .
         environ=thread_environment(target.threads),
     )  # fmt: skip
     return tuple(Golden(inputs=given, outputs=made) for given, made in zip(raw, outputs, strict=True))
+
+
+def _fingerprint(side: Side, target: TargetPlan, results: Results) -> dict[str, Reference]:
+    """How the winner sees the calibration samples; nothing where the recipe has none."""
+    samples = results.splits().calibration
+    if samples is None:
+        return {}
+    found: dict[str, Reference] = workers.run(
+        "edgeopt.bundle.fingerprint:take_fingerprint", results.artifact(side.build), samples, target.batch,
+        environ=thread_environment(target.threads),
+    )  # fmt: skip
+    return found
 
 
 def _deliver_network(side: Side, results: Results, folder: Path) -> None:
