@@ -43,6 +43,7 @@ def sign_bundle(path: Path, out: Path, terms: Terms, signers: Sequence[Signer]) 
         UsageError: the terms are no terms, or there is no bundle.
         TrustError: the bundle is not what its manifest says, or has a verdict that is not allowed.
     """
+    files.sweep(out.absolute().parent)
     with files.scratch(out.absolute().parent) as scratch:
         folder = scratch / "bundle"
         bundle = _copy(path, folder) if path.is_dir() else unpack_bundle(path, folder)
