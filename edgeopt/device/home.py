@@ -28,7 +28,7 @@ from edgeopt.bundle.release import CHANNEL
 from edgeopt.bundle.signing import load_public_key, make_key, public_value
 from edgeopt.bundle.trust import Root, verify_root
 from edgeopt.bundle.verify import load_bundle
-from edgeopt.device.state import Event, State
+from edgeopt.device.state import Event, Reason, State
 from edgeopt.errors import TrustError, UsageError
 from edgeopt.model import Value, canonical_json
 
@@ -197,6 +197,7 @@ def device_key(folder: Path) -> str:
     return public_value(load_public_key(folder / f"{KEY_FILE}.pub"))
 
 
-def event(kind: str, release: str, text: str = "") -> Event:
+def event(kind: str, release: str, text: str = "", reason: Reason | None = None) -> Event:
     """Something that happened now."""
-    return Event(at=round(time.time(), 3), kind=kind, release=release, text=text)  # type: ignore[arg-type]
+    at = round(time.time(), 3)
+    return Event(at=at, kind=kind, release=release, text=text, reason=reason)  # type: ignore[arg-type]

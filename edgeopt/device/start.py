@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgeopt.bundle import Bundle
 from edgeopt.device.home import Home, event
-from edgeopt.device.state import MOST_STARTS, State
+from edgeopt.device.state import MOST_STARTS, Reason, State
 from edgeopt.errors import DeviceError, TrustError
 
 
@@ -24,13 +24,13 @@ def begin_start(home: Home) -> Bundle:
         if state.current is None:
             raise DeviceError(f"no release is active in `{home.folder}`", "`edgeopt device activate` takes the newest")
         if state.starts >= MOST_STARTS and state.previous is not None:
-            state = _fall_back(home, state, f"{state.starts} starts in a row gave no answer")
+            state = _fall_back(home, state, f"{state.starts} starts in a row gave no answer", "starts")
         try:
             bundle = home.bundle(state.current or "")
         except TrustError as error:
             if state.previous is None:
                 raise
-            state = _fall_back(home, state, error.message)
+            state = _fall_back(home, state, error.message, "damaged")
             bundle = home.bundle(state.current or "")
         home.write_state(state.started())
     return bundle
@@ -44,7 +44,7 @@ def confirm_start(home: Home, digest: str) -> None:
             home.write_state(state.proven())
 
 
-def fall_back(home: Home, digest: str, why: str) -> bool:
+def fall_back(home: Home, digest: str, why: str, reason: Reason = "nonfinite") -> bool:
     """Use the release before, because this one has failed; returns whether there is one.
 
     A release that is not used any more, or the only one, changes nothing but the events.
@@ -58,11 +58,11 @@ def fall_back(home: Home, digest: str, why: str) -> bool:
             if not state.events or state.events[-1].model_copy(update={"at": said.at}) != said:  # once is enough
                 home.write_state(state.noting(said))
             return False
-        _fall_back(home, state, why)
+        _fall_back(home, state, why, reason)
     return True
 
 
-def _fall_back(home: Home, state: State, why: str) -> State:
-    state = state.rolled_back(why).noting(event("fallback", state.current or "", why))
+def _fall_back(home: Home, state: State, why: str, reason: Reason) -> State:
+    state = state.rolled_back(why).noting(event("fallback", state.current or "", why, reason))
     home.write_state(state)
     return state

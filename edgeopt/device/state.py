@@ -20,6 +20,10 @@ FORMAT: Final = 1
 MOST_STARTS = 3
 
 
+#: why the release before was taken: by hand, NaN or infinity, starts without an answer, a file that is not what it was
+Reason = Literal["operator", "nonfinite", "starts", "damaged"]
+
+
 class Installed(Value):
     """A release on the disk. `bad` says why it is not to be used again; empty where nothing is known against it."""
 
@@ -30,12 +34,16 @@ class Installed(Value):
 
 
 class Event(Value):
-    """Something that an operator should hear of. `at` is seconds since 1970 by the clock of the device."""
+    """Something that an operator should hear of. `at` is seconds since 1970 by the clock of the device.
+
+    With a reason, the release before was taken.
+    """
 
     at: float
     kind: Literal["install", "activate", "rollback", "fallback", "refused"]
     release: str
     text: str = ""
+    reason: Reason | None = None
 
 
 #: of `State.events`, the newest that are kept
@@ -50,6 +58,7 @@ class State(Value):
         app: the name that all of them have.
         current, previous: what is used, and what was before it; neither is known to be bad.
         starts: how often `current` was started since it last gave an answer.
+        rollbacks: how often, ever, the release before was taken, by reason.
     """
 
     edgeopt_device: Literal[1] = FORMAT
@@ -60,6 +69,7 @@ class State(Value):
     previous: str | None = None
     starts: int = 0
     events: tuple[Event, ...] = ()
+    rollbacks: dict[Reason, int] = {}
 
     def with_release(self, digest: str, release: Installed) -> State:
         """It lies on the disk, maybe once more; nothing below its counter is taken any more."""
@@ -103,4 +113,7 @@ class State(Value):
         return self.model_copy(update={"releases": kept})
 
     def noting(self, event: Event) -> State:
-        return self.model_copy(update={"events": (*self.events, event)[-KEPT_EVENTS:]})
+        rollbacks = dict(self.rollbacks)
+        if event.reason is not None:
+            rollbacks[event.reason] = rollbacks.get(event.reason, 0) + 1
+        return self.model_copy(update={"events": (*self.events, event)[-KEPT_EVENTS:], "rollbacks": rollbacks})
