@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from edgeopt import registry
 from edgeopt.errors import UsageError, did_you_mean
 from edgeopt.model import Value
+from edgeopt.registry import names, resolve  # by name: `registry` is a transport, too
 
 #: what a transfer tells: bytes that are there, of how many
 Progress = Callable[[int, int], None]
@@ -89,11 +89,11 @@ def open_transport(address: str, pins: Pins | None = None) -> Transport:
         MissingError: what the scheme needs is not installed.
     """
     scheme = urlsplit(address).scheme
-    known = registry.names("transports")
+    known = names("transports")
     if scheme not in known:
         what = f"there is no transport `{scheme}`" if scheme else f"`{address}` is no address"
         raise UsageError(what, did_you_mean(scheme, known) if scheme else "write it as ssh://user@host/app")
-    found: Transport = registry.resolve("transports", scheme)(address, pins or Pins())
+    found: Transport = resolve("transports", scheme)(address, pins or Pins())
     return found
 
 
