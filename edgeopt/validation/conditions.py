@@ -18,6 +18,9 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 CORES = Path("/sys/devices/system/cpu")
 ZONES = Path("/sys/class/thermal")
 
+#: kinds of cooling that make a CPU slower: `cpufreq-cpu0`, `thermal-cpufreq-0`, `Processor`
+SLOWING = ("cpufreq", "Processor")
+
 #: where the core that a thread is on stands in its `stat`, counted after the name, which may hold spaces
 CORE_FIELD = 36
 
@@ -34,6 +37,17 @@ class Slowdowns(NamedTuple):
         return Slowdowns(later.quota - self.quota, later.heat - self.heat)
 
 
+class SlowedSeconds(NamedTuple):
+    """For how long, in seconds, the machine has slowed this process down, where it keeps that, by the same two causes."""
+
+    quota: float
+    heat: float
+
+    def until(self, later: SlowedSeconds) -> SlowedSeconds:
+        """What came on until `later`."""
+        return SlowedSeconds(later.quota - self.quota, later.heat - self.heat)
+
+
 class Place(NamedTuple):
     """How often a thread has been moved to another core, where the kernel counts that, and the core that it is on."""
 
@@ -48,6 +62,15 @@ class Place(NamedTuple):
 def slowdowns(cores: Sequence[int]) -> Slowdowns:
     """What was counted up to now for this process and those of `cores`, all that it may use where none is named."""
     return Slowdowns(_times_held_back(), _times_too_hot(cores or usable_cores()))
+
+
+def seconds_slowed(cores: Sequence[int] = ()) -> SlowedSeconds:
+    """What has passed slowed down up to now. Groups lie in one another, and cores share their heat: the most counts."""
+    folders = {folder for line in _read(OWN_GROUPS).splitlines() for folder in _folders(line)}
+    held = [_seconds_held_back(folder) for folder in folders]
+    packages = (CORES / f"cpu{core}" / "thermal_throttle" for core in cores or usable_cores())
+    hot = [ms / 1e3 for ms in _figures(path for folder in packages for path in folder.glob("*_total_time_ms"))]
+    return SlowedSeconds(max(held, default=0.0), max([*hot, *_seconds_cooled()], default=0.0))
 
 
 def place() -> Place:
@@ -90,9 +113,28 @@ def _times_held_back() -> int:
     folders = {folder for line in _read(OWN_GROUPS).splitlines() for folder in _folders(line)}
     held = 0
     for folder in folders:
-        words = _read(folder / "cpu.stat").split()
-        held += int(dict(zip(words[::2], words[1::2], strict=False)).get("nr_throttled", 0))
+        held += int(_pairs(folder / "cpu.stat").get("nr_throttled", 0))
     return held
+
+
+def _seconds_held_back(group: Path) -> float:
+    """Version 2 of control groups says it in microseconds, version 1 in nanoseconds."""
+    found = _pairs(group / "cpu.stat")
+    return int(found.get("throttled_usec", 0)) / 1e6 + int(found.get("throttled_time", 0)) / 1e9
+
+
+def _seconds_cooled() -> Iterator[float]:
+    """By means of cooling that slow a CPU down: for how long they were in any state but `state0`, which is off."""
+    for folder in sorted(ZONES.glob("cooling_device*")):
+        if any(kind in _read(folder / "type") for kind in SLOWING):
+            states = _pairs(folder / "stats/time_in_state_ms")
+            yield sum(int(ms) for state, ms in states.items() if state != "state0") / 1e3
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    """The lines `name value` of a file."""
+    words = _read(path).split()
+    return dict(zip(words[::2], words[1::2], strict=False))
 
 
 def _folders(line: str) -> list[Path]:
