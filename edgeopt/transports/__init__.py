@@ -10,20 +10,25 @@ To add one, write `transports/<scheme>.py` with a class of that name in CamelCas
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from edgeopt.errors import UsageError, did_you_mean
+from edgeopt.bundle.archive import open_archive
+from edgeopt.bundle.release import read_release
+from edgeopt.bundle.verify import verify_bundle
+from edgeopt.errors import TrustError, UsageError, did_you_mean
 from edgeopt.model import Value
 from edgeopt.registry import names, resolve  # by name: `registry` is a transport, too
 
 #: what a transfer tells: bytes that are there, of how many
 Progress = Callable[[int, int], None]
+
+Opened = TypeVar("Opened", bound="Transport")
 
 
 class Pins(Value):
@@ -32,6 +37,7 @@ class Pins(Value):
     host_key: str | None = Field(default=None, description="as in `known_hosts`, without the host: `ssh-ed25519 AAAA…`")
     device_key: str | None = Field(default=None, description="what `edgeopt device init` printed there")
     identity: Path | None = Field(default=None, description="the private key to log in with; default: the agent's")
+    edgeopt: str | None = Field(default=None, description="where its edgeopt is; default: on its `PATH`")
 
 
 class Transport(ABC):
@@ -51,7 +57,7 @@ class Transport(ABC):
             DeviceError: it cannot be reached, or the transfer failed.
         """
 
-    def __enter__(self) -> Transport:
+    def __enter__(self: Opened) -> Opened:
         return self
 
     def __exit__(
@@ -75,6 +81,10 @@ class DeviceTransport(Transport):
     @abstractmethod
     def put(self, file: Path, name: str, progress: Progress | None = None) -> str:
         """Bring a file into the home's `incoming` under `name`, resumed where it was cut; returns its path there."""
+
+    @abstractmethod
+    def discard(self, name: str) -> None:
+        """Remove a file there, by the path that `put` gave; it may be gone already."""
 
     @abstractmethod
     def get(self, name: str, path: Path) -> None:
@@ -109,8 +119,16 @@ def device_transport(address: str, pins: Pins | None = None) -> DeviceTransport:
     return found
 
 
-def quoted(arguments: Sequence[str]) -> str:
-    """Arguments as a POSIX shell takes them."""
-    import shlex
+def shipped_name(bundle: Path) -> str:
+    """What a bundle file is called where it goes: `<name>-<counter>-<first digits of its manifest's digest>.edgeopt`.
 
-    return shlex.join(arguments)
+    Raises:
+        UsageError: there is no such file.
+        TrustError: nobody has signed it, or it is not what its manifest says: no device would take it.
+    """
+    manifest = verify_bundle(bundle).manifest
+    with open_archive(bundle) as archive:
+        if archive.release is None:
+            raise TrustError(f"`{bundle}` is not signed", "`edgeopt bundle sign` signs it; no device takes it before")
+        release = read_release(archive.release)
+    return f"{release.name}-{release.counter}-{manifest.digest()[:12]}.edgeopt"

@@ -1,0 +1,153 @@
+"""A real SSH server on a free port of this machine, with keys of its own, and a proxy that cuts what goes through it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeopt.transports import Pins
+
+SEPARATION = Path("/run/sshd")
+EDGEOPT = Path(sys.executable).with_name("edgeopt")
+
+CONFIG = """\
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host_key
+PidFile none
+AuthorizedKeysFile {folder}/identity.pub
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+MaxStartups 100
+LogLevel ERROR
+"""
+
+
+def why_not() -> str:
+    """What is missing for a server to run here; nothing if it can."""
+    if shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        return "no sshd: apt-get install openssh-server"
+    if importlib_missing("asyncssh"):
+        return "no asyncssh: pip install 'edgeopt[ssh]'"
+    if os.geteuid() == 0:
+        try:
+            SEPARATION.mkdir(mode=0o755, exist_ok=True)
+        except OSError as error:
+            return f"sshd needs {SEPARATION}: {error.strerror}"
+    return ""
+
+
+def importlib_missing(name: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(name) is None
+
+
+def make_ssh_key(path: Path) -> str:
+    """Make an Ed25519 key for SSH; returns its public half as an inventory pins it."""
+    path.unlink(missing_ok=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return " ".join(path.with_name(path.name + ".pub").read_text().split()[:2])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A running server; `pins` are what lets us in, and knows it."""
+
+    folder: Path
+    port: int
+    host_key: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def identity(self) -> Path:
+        return self.folder / "identity"
+
+    @property
+    def pins(self) -> Pins:
+        return Pins(host_key=self.host_key, identity=self.identity, edgeopt=str(EDGEOPT))
+
+    def address(self, home: Path, port: int | None = None) -> str:
+        return f"ssh://127.0.0.1:{port or self.port}/{home}"
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def start_server(folder: Path) -> Server:
+    """Start a server with fresh keys in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    host_key = make_ssh_key(folder / "host_key")
+    make_ssh_key(folder / "identity")
+    port = free_port()
+    (folder / "config").write_text(CONFIG.format(port=port, folder=folder))
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or "sshd"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([sshd, "-D", "-e", "-f", folder / "config"], stdin=subprocess.DEVNULL, stderr=log)
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return Server(folder, port, host_key, process)
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.kill()
+    raise RuntimeError(f"sshd did not start: {(folder / 'log').read_text()}")
+
+
+class CuttingProxy:
+    """Passes connections on to a port, and cuts each after as many bytes to the server as `budget` gives next.
+
+    Once `budget` gives no more, connections live.
+    """
+
+    def __init__(self, port: int, budget: Iterator[int]) -> None:
+        self._target, self._budget = port, budget
+        self.cuts = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+                limit = next(self._budget, None)
+                threading.Thread(target=self._pump, args=(client, server, limit), daemon=True).start()
+                threading.Thread(target=self._pump, args=(server, client, None), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, limit: int | None) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(65536):
+                if limit is not None and passed + len(chunk) >= limit:
+                    sink.sendall(chunk[: limit - passed])
+                    self.cuts += 1
+                    break
+                sink.sendall(chunk)
+                passed += len(chunk)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
