@@ -9,7 +9,6 @@ Registries are not trusted: each digest is checked here, and the signature by wh
 
 from __future__ import annotations
 
-import contextlib
 import io
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,8 @@ from edgeopt import files
 from edgeopt.bundle.archive import open_archive
 from edgeopt.bundle.manifest import Manifest
 from edgeopt.bundle.release import Release, read_release
-from edgeopt.errors import TrustError
+from edgeopt.bundle.verify import verify_bundle
+from edgeopt.errors import DeviceError, TrustError
 from edgeopt.transports import Pins, Progress, Transport
 from edgeopt.transports.oci import (
     BUNDLE_TYPE,
@@ -80,7 +80,10 @@ class Registry(Transport):
             TrustError: it gives other bytes than the digest that was asked for.
         """
         name = self._place.digest or self._place.tag or tag
-        answer = self._client.call("GET", self._url(name), (200,), headers={"Accept": IMAGE_TYPE})
+        answer = self._client.call("GET", self._url(name), (200, 404), headers={"Accept": IMAGE_TYPE})
+        if answer.status == 404:
+            what = f"there is no `{name}` in `{self._place.repository}` at `{self._place.host}`"
+            raise DeviceError(what, "`edgeopt ship BUNDLE registry://…` puts one there, under its channel")
         found, told = digest_of(answer.content), answer.headers.get("docker-content-digest")
         if found not in (self._place.digest or found,) or told not in (None, found):
             what = f"`{self._place.host}` gave another manifest than {self._place.digest or told}"
@@ -118,12 +121,8 @@ def _read(bundle: Path) -> tuple[Manifest, Release]:
     Raises:
         TrustError: it is not signed, or not what its manifest says.
     """
+    manifest = verify_bundle(bundle).manifest
     with open_archive(bundle) as archive:
         if archive.release is None:
-            raise TrustError(f"`{bundle}` is not signed", "`edgeopt bundle sign` signs it")
-        archive.read_files(lambda file: contextlib.nullcontext(_ignore))
-        return archive.manifest, read_release(archive.release)
-
-
-def _ignore(chunk: bytes) -> None:
-    """Where the content goes that is only looked at."""
+            raise TrustError(f"`{bundle}` is not signed", "`edgeopt bundle sign` signs it; no device takes it before")
+        return manifest, read_release(archive.release)

@@ -29,6 +29,8 @@ _TOKEN = re.compile(r"[!-~]{1,16384}")
 
 
 class Credentials(NamedTuple):
+    """A name and a password for one registry."""
+
     user: str
     password: str
 
