@@ -10,9 +10,9 @@ from edgeopt import registry
 from edgeopt.context import Context
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits, make_splits
+from edgeopt.inputs import source_request, split_samples
 from edgeopt.model import Model, QuantizationProfile, TensorSpec
 from edgeopt.passes import run_pass
-from edgeopt.plan import source_request, split_samples
 from edgeopt.recipe import load_recipe
 from edgeopt.sources import SourceRequest, load_source
 

@@ -118,7 +118,8 @@ def _stored(found: Found, sides: dict[str, Artifact], target: TargetPlan, result
     sustained = SustainedSamples.from_npz(long_runs.read_bytes()) if long_runs.is_file() else None
     counted = found.folder / ENERGY_FILE
     energy = EnergySamples.from_npz(counted.read_bytes()) if counted.is_file() else None
-    if energy is None and target.budgets.energy is not None and find_counter() is not None:
+    wanted = target.budgets.energy is not None and target.device is None
+    if energy is None and wanted and find_counter() is not None:
         return None
     return Timing(samples, sustained, energy, True, found.entry.seconds)
 
@@ -131,12 +132,14 @@ def _inputs(target: TargetPlan, results: Results) -> list[Arrays]:
 
 def _measure(sides: dict[str, Artifact], target: TargetPlan, results: Results, progress: Progress) -> LatencySamples:
     protocol, inputs = make_protocol(target, results.plan.recipe.seed), _inputs(target, results)
+    device = results.devices.get(target.name)
+    measure = measure_sets if device is None else device.measure_sets
     samples: LatencySamples | None = None
     look = 0
     while True:
         try:
             sets, lock = protocol.looks[look], environment.timing_lock()
-            samples = measure_sets(sides, inputs, protocol, sets, lock, so_far=samples, progress=progress)
+            samples = measure(sides, inputs, protocol, sets, lock, so_far=samples, progress=progress)
         except SideError as error:
             sides, samples = _without(error, sides, target, results), None
             continue
@@ -179,7 +182,7 @@ def _sustain(
     A candidate that cannot run for so long is noted in `results.failed`.
     """
     minutes, found = target.measure.minutes, None
-    if minutes is None:
+    if minutes is None or target.device is not None:
         return None
     inputs, lock = _inputs(target, results), environment.timing_lock()
     for name in _unbeaten(samples, target, results):
@@ -196,7 +199,7 @@ def _count_energy(
     samples: LatencySamples, sides: dict[str, Artifact], target: TargetPlan, results: Results, progress: Progress
 ) -> EnergySamples | None:
     """What the candidates that miss nothing take of energy; None where no budget asks, or no counter answers."""
-    counter = None if target.budgets.energy is None else find_counter()
+    counter = None if target.budgets.energy is None or target.device is not None else find_counter()
     if counter is None:
         return None
     chosen = {name: sides[name] for name in _unbeaten(samples, target, results)}
@@ -235,7 +238,10 @@ def compare(target: TargetPlan, results: Results, timing: Timing | None, floor: 
     samples = {name: hashlib.sha256(data).hexdigest() for name, data in raw.items()}
     notes = [*_notes(target, results), *notes_on(evidence)]
     if target.budgets.energy is not None and evidence.energy is None and timing is not None:
-        notes.append(f"energy was not measured: {explain_absence()}")
+        why = explain_absence() if target.device is None else "no counter of a device is read yet"
+        notes.append(f"energy was not measured: {why}")
+    if target.device is not None and target.measure.minutes is not None:
+        notes.append("long runs were not measured: none is made on a device yet")
     notes += [describe_floor(floor)] if floor is not None else []
     notes += [note for candidate in derived.candidates for note in describe_builds(candidate)]
     return Comparison(judge_target(derived.model_copy(update={"samples": samples, "notes": tuple(notes)})), raw)
@@ -250,6 +256,7 @@ def _shape(target: TargetPlan, results: Results) -> TargetResult:
     classes = results.plan.recipe.data.classes
     return TargetResult(
         name=target.name, threads=target.threads, batch=target.batch, machine=_machine(target, results),
+        device=results.devices[target.name].environment if target.name in results.devices else None,
         budgets=target.budgets, classes=None if classes is None else tuple(classes),
         original=_reference(target.original, results),
         float={
@@ -261,7 +268,9 @@ def _shape(target: TargetPlan, results: Results) -> TargetResult:
 
 
 def _machine(target: TargetPlan, results: Results) -> str:
-    """What the figures are of: this machine, unless all that could be made is for one that is not here."""
+    """What the figures are of: the target's device, or this machine, unless all that was made is for another."""
+    if target.name in results.devices:
+        return results.devices[target.name].describe()
     built = [results.artifact(side.build) for side in target.candidates if side.build in results.found]
     return "a device that is not here" if built and all(one.unbuilt for one in built) else environment.describe()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeopt import environment, files, keys, registry, workers
 from edgeopt.backends import Arrays
-from edgeopt.bundle.fingerprint import Reference
+from edgeopt.bundle.fingerprint import Reference, fingerprint_of
 from edgeopt.bundle.golden import Golden
 from edgeopt.bundle.manifest import Smoke
 from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Signer
 
 GOLDEN_SAMPLES = 4
+#: of the calibration split, for the fingerprint, where they must travel to a device
+SENT_SAMPLES = 256
 
 OTHER_FOLDER = "choose another folder with `--out`"
 
@@ -139,20 +141,28 @@ def _golden(side: Side, target: TargetPlan, results: Results) -> tuple[Golden, .
     """A few validation samples as they were read, and what the winner makes of each."""
     samples = results.splits().validation
     raw, batches = workers.run("edgeopt.data:read_spread", samples, GOLDEN_SAMPLES, 1)
-    outputs: list[Arrays] = workers.run(
-        "edgeopt.backends:run_each", results.artifact(side.build), batches, target.batch,
-        environ=thread_environment(target.threads),
+    device, artifact = results.devices.get(target.name), results.artifact(side.build)
+    outputs: list[Arrays] = (
+        device.run_each(artifact, batches, target.batch) if device is not None
+        else workers.run("edgeopt.backends:run_each", artifact, batches, target.batch,
+                         environ=thread_environment(target.threads))
     )  # fmt: skip
     return tuple(Golden(inputs=given, outputs=made) for given, made in zip(raw, outputs, strict=True))
 
 
 def _fingerprint(side: Side, target: TargetPlan, results: Results) -> dict[str, Reference]:
-    """How the winner sees the calibration samples; nothing where the recipe has none."""
-    samples = results.splits().calibration
+    """How the winner sees the calibration samples, some of them on a device; nothing where the recipe has none."""
+    samples, device = results.splits().calibration, results.devices.get(target.name)
+    artifact = results.artifact(side.build)
     if samples is None:
         return {}
+    if device is not None:
+        _, given = workers.run("edgeopt.data:read_spread", samples, SENT_SAMPLES, 1)
+        made = device.run_each(artifact, given, target.batch)
+        outputs = ({name: array[None] for name, array in one.items()} for one in made)
+        return fingerprint_of(artifact, zip(given, outputs, strict=True))
     found: dict[str, Reference] = workers.run(
-        "edgeopt.bundle.fingerprint:take_fingerprint", results.artifact(side.build), samples, target.batch,
+        "edgeopt.bundle.fingerprint:take_fingerprint", artifact, samples, target.batch,
         environ=thread_environment(target.threads),
     )  # fmt: skip
     return found

@@ -7,7 +7,7 @@ and becomes the entry's result. This file knows what each action calls; `pipelin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from edgeopt.context import BUILDS, AccuracyGoal, Checkpoints, Context, Memo, Ti
 from edgeopt.data import Samples
 from edgeopt.data.splits import Splits
 from edgeopt.errors import EdgeoptError
+from edgeopt.inputs import source_request, split_samples
 from edgeopt.model import Artifact, Facts, Model, load_artifact, load_model, write_artifact
 from edgeopt.passes import PassResult
-from edgeopt.plan import LOAD, SPLIT, TIMER, Plan, Step, profile_of, source_request, split_samples
+from edgeopt.plan import LOAD, SPLIT, TIMER, Plan, Step, profile_of
+from edgeopt.remote import RemoteDevice
 from edgeopt.store import Found, Store
+from edgeopt.validation.latency import measure_sets
 from edgeopt.validation.latency_samples import Protocol
 from edgeopt.validation.subject import thread_environment
 from edgeopt.workers import Limits, Progress
@@ -32,15 +35,19 @@ LIMITS = Limits(seconds=86_400.0)
 #: batches of validation images that settings are tried on, in turn
 TUNED_BATCHES = 8
 
+#: the validation split as a device gets it
+PREPARED = "prepared.npz"
+
 #: waiting threads give their core away: on a shared machine, spinning costs a pass several times its time
 YIELDING = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass
 class Results:
-    """What finished steps gave, by step id, and the error of those that failed."""
+    """What finished steps gave, by step id, the error of those that failed, and by target the device that it is on."""
 
     plan: Plan
+    devices: Mapping[str, RemoteDevice] = field(default_factory=dict)
     found: dict[str, Found] = field(default_factory=dict)
     failed: dict[str, EdgeoptError] = field(default_factory=dict)
 
@@ -89,6 +96,12 @@ class Task:
     folder: Path
     limits: Limits
     progress: Progress
+
+    @property
+    def device(self) -> RemoteDevice | None:
+        """Where the step is done; None: here."""
+        target = self.step.options.get("device")
+        return None if target is None else self.results.devices[target]
 
     def run(self, function: str, *arguments: Any, environ: dict[str, str] | None = None) -> Any:
         """Run a named function in a worker under the limits of the step."""
@@ -152,9 +165,12 @@ def _pass(task: Task) -> dict[str, Any]:
 
 def _build(task: Task) -> dict[str, Any]:
     step, model = task.step, task.results.model(task.step.needs[0])
+    options, device = step.options["options"], task.device
+    if device is not None:
+        built = device.build(step.name, options, model, step.options["context"], task.folder, task.progress)
+        return {"facts": dict(built.facts)}
     memo = Memo(task.store.memos, BUILDS)
     context = Context(folder=task.folder, memo=memo, **step.options["context"])
-    options = step.options["options"]
     artifact: Artifact = task.run("edgeopt.backends:build_artifact", step.name, model, context, options)
     write_artifact(artifact, task.folder)
     return {"facts": dict(artifact.facts)}
@@ -168,7 +184,8 @@ def _tune(task: Task) -> dict[str, Any]:
         validation, batch = task.results.splits().validation, options["batch"]
         _, inputs = task.run("edgeopt.data:read_spread", validation, TUNED_BATCHES * batch, batch)
         protocol = Protocol(threads=options["threads"], looks=(tuning.SETS,))
-        choice = tuning.tune(artifact, list(inputs), protocol, task.progress)
+        measure = measure_sets if task.device is None else task.device.measure_sets
+        choice = tuning.tune(artifact, list(inputs), protocol, task.progress, measure)
         artifact, facts = choice.artifact, choice.facts()
     for file in artifact.files:
         files.copy(artifact.folder / file.path, task.folder / file.path)
@@ -190,11 +207,21 @@ def _predict(task: Task) -> dict[str, Any]:
     samples = task.results.splits().validation
     if task.results.plan.step(task.step.needs[0]).action == "unpack":
         samples = replace(samples, preprocess=load_preprocess(artifact.folder))
+    if task.device is not None:
+        return _predict_there(task, task.device, artifact, samples)
     task.run(
         "edgeopt.validation.predicting:run_predictions", artifact, samples,
         options["batch"], task.folder, options["metrics"], task.results.sources,
         environ=thread_environment(options["threads"]),
     )  # fmt: skip
+    return {"facts": {}}
+
+
+def _predict_there(task: Task, device: RemoteDevice, artifact: Artifact, samples: Samples) -> dict[str, Any]:
+    options = {name: task.step.options[name] for name in ("batch", "threads", "metrics")}
+    with task.store.workspace() as folder:
+        task.run("edgeopt.data.npz:write_prepared", samples, folder / PREPARED)
+        device.predict(artifact, folder / PREPARED, samples.inputs, options, task.folder, task.progress)
     return {"facts": {}}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from edgeopt import environment, keys
 from edgeopt.comparison import Comparison, compare, failure_of, predictions_of, time_target, timeable
 from edgeopt.delivery import check_output, deliver
-from edgeopt.errors import BuildError, DataError, DiskError, EdgeoptError
+from edgeopt.errors import BuildError, DataError, DiskError, EdgeoptError, UsageError
 from edgeopt.execute import LIMITS, Outcome, Results, run_step
 from edgeopt.gates import limits
 from edgeopt.model import Facts
 from edgeopt.plan import SPLIT, Plan, Side, Step, TargetPlan
+from edgeopt.remote import RemoteDevice
 from edgeopt.report import RecipeSource, Report, StepResult, TargetResult
 from edgeopt.store import Store, recipe_slot
 from edgeopt.validation.mistakes import explain, unexpected
@@ -72,6 +73,7 @@ def run_plan(
     keep_going: bool = False,
     limits: Limits = LIMITS,
     signer: Signer | None = None,
+    devices: Mapping[str, RemoteDevice] | None = None,
 ) -> Report:
     """Run a plan and leave its result in `out` (default `build/<name>`), whole or not at all.
 
@@ -82,6 +84,7 @@ def run_plan(
         keep_going: go on with other targets where no candidate of one can be built.
         limits: of each step.
         signer: vouches for the report: see `edgeopt.bundle.signing`.
+        devices: target → the device that it is built and measured on, for those that have one.
 
     Raises:
         UsageError: the recipe names something that cannot be used, or `out` holds something else.
@@ -89,7 +92,11 @@ def run_plan(
         BuildError: the original cannot be run, or no candidate of a target could be built.
     """
     folder, store, watcher = output_folder(plan, out), store or Store(), watcher or Watcher()
-    return _Run(plan, store, folder, watcher, fresh, keep_going, limits, signer).run()
+    devices = devices or {}
+    unreached = [target.name for target in plan.targets if target.device is not None and target.name not in devices]
+    if unreached:
+        raise UsageError(f"the device of target `{unreached[0]}` was not reached", "reach it by `edgeopt.reaching`")
+    return _Run(plan, store, folder, watcher, fresh, keep_going, limits, signer, devices).run()
 
 
 @dataclass
@@ -104,9 +111,10 @@ class _Run:
     keep_going: bool
     limits: Limits
     signer: Signer | None
+    devices: Mapping[str, RemoteDevice]
 
     def __post_init__(self) -> None:
-        self.results = Results(self.plan)
+        self.results = Results(self.plan, self.devices)
         self.steps: list[StepResult] = []
         self.notes: list[str] = []
 
@@ -120,7 +128,7 @@ class _Run:
                     self._tell(
                         f"target `{target.name}` has no budgets: whatever is fastest ships, and nothing is proven"
                     )
-                if target.isa is not None and set(target.isa) != set(environment.cpu()[1]):
+                if target.device is None and target.isa is not None and set(target.isa) != set(environment.cpu()[1]):
                     wanted = environment.isa_summary(target.isa)
                     what = f"target `{target.name}` is for {wanted}, and is measured on {environment.describe()}"
                     self._tell(f"{what}: how fast it is there, and how its sums round, is not known")
@@ -262,7 +270,8 @@ class _Run:
             blocks = f"{samples.sets * samples.protocol.blocks} blocks × {samples.protocol.iterations}"
             summary = f"{blocks}, {samples.sets} sets of workers"
             self._done(step, Outcome(timing.cached, timing.seconds), {"summary": summary})
-        return compare(target, self.results, timing, find_noise_floor(self.store))
+        floor = find_noise_floor(self.store) if target.device is None else None
+        return compare(target, self.results, timing, floor)
 
     def _count_use(self, targets: Sequence[TargetResult]) -> int:
         """How many sets of networks the validation split has judged, this one included: each makes it prove less."""

@@ -14,11 +14,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgeopt import environment, keys, registry
-from edgeopt.data import Samples
 from edgeopt.errors import UsageError, did_you_mean
-from edgeopt.model import QuantizationProfile, TensorSpec, Value
+from edgeopt.inputs import original_backend, split_samples
+from edgeopt.model import QuantizationProfile, Value
 from edgeopt.recipe import BackendEntry, Budgets, MeasureSection, PassStep, Recipe, Target, effective_budgets
-from edgeopt.sources import SourceRequest
 from edgeopt.store import Store
 
 #: what times the models that a pass chooses among
@@ -79,6 +78,7 @@ class TargetPlan(Value):
     name: str
     threads: int
     batch: int
+    device: str | None = None
     isa: tuple[str, ...] | None = None
     board: str | None = None
     budgets: Budgets
@@ -112,11 +112,13 @@ def make_plan(
     store: Store | None = None,
     targets: tuple[str, ...] = (),
     baselines: Mapping[str, Path] | None = None,
+    machines: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     """Resolve and key every step of a recipe, for all targets or the named ones.
 
     Args:
         baselines: target → the bundle of an earlier release, which is measured beside the candidates.
+        machines: target → the fingerprint of the device that it is built and measured on.
 
     Raises:
         UsageError: no target has that name, or a bundle cannot be read.
@@ -125,36 +127,10 @@ def make_plan(
     for name in (*targets, *(baselines or {})):
         if name not in known:
             raise UsageError(f"the recipe has no target `{name}`", did_you_mean(name, known))
-    builder = _Builder(recipe, store or Store(), baselines or {})
+    builder = _Builder(recipe, store or Store(), baselines or {}, machines or {})
     plans = tuple(builder.target(target) for target in recipe.targets if not targets or target.name in targets)
     builder.digests.save()
     return Plan(recipe=recipe, steps=tuple(builder.steps.values()), targets=plans)
-
-
-def source_request(recipe: Recipe) -> SourceRequest:
-    """What the `model:` section asks a source for."""
-    model = recipe.model
-    inputs = tuple(
-        TensorSpec(name=name, dtype=section.dtype, shape=tuple(section.shape)) for name, section in model.inputs.items()
-    )
-    return SourceRequest(
-        root=recipe.folder.absolute(), factory=model.factory, options=model.options,
-        weights=model.weights and model.weights.absolute(), key=model.key, strip_prefix=model.strip_prefix,
-        onnx=model.onnx and model.onnx.absolute(), inputs=inputs,
-    )  # fmt: skip
-
-
-def split_samples(recipe: Recipe, inputs: tuple[str, ...]) -> dict[str, Samples]:
-    """All samples of each split that the recipe names."""
-    data, classes = recipe.data, recipe.data.classes
-    return {
-        name: Samples(
-            format=data.format, path=section.path.absolute(), inputs=inputs, preprocess=data.preprocess,
-            classes=tuple(classes) if classes else None,
-        )
-        for name in ("calibration", "validation", "training", "tuning")
-        if (section := getattr(data, name)) is not None
-    }  # fmt: skip
 
 
 def float_side(backend: str) -> str:
@@ -162,21 +138,13 @@ def float_side(backend: str) -> str:
     return f"float {backend}"
 
 
-def original_backend(recipe: Recipe, target: Target) -> BackendEntry:
-    """The backend that runs the network as given: on the NVIDIA GPU here, where all that the target races does so."""
-    raced = [registry.resolve("backends", entry.name) for entry in target.backends]
-    gpu = all(backend.on_nvidia for backend in raced) and bool(environment.gpus())
-    if recipe.model.onnx:
-        cuda = gpu and environment.library_version("onnxruntime-gpu") is not None
-        return BackendEntry.model_validate("onnxruntime_cuda" if cuda else "onnxruntime_cpu")
-    return BackendEntry.model_validate({"torch_eager": {"device": "cuda"}} if gpu else "torch_eager")
-
-
 class _Builder:
     """Gathers the steps of one plan."""
 
-    def __init__(self, recipe: Recipe, store: Store, baselines: Mapping[str, Path]) -> None:
-        self.recipe = recipe
+    def __init__(
+        self, recipe: Recipe, store: Store, baselines: Mapping[str, Path], machines: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.recipe, self._machines = recipe, machines
         self._baselines = baselines
         self.steps: dict[str, Step] = {}
         memo = keys.digest(str(recipe.path.absolute()))[:16]
@@ -186,8 +154,11 @@ class _Builder:
 
     def target(self, target: Target) -> TargetPlan:
         """The candidates of one target and the references beside them."""
+        target = self._for_its_cpu(target)
         # the references come first: a network that is not what the recipe says is found out before anything is trained
-        original = self._side(target, original_backend(self.recipe, target), ORIGINAL, "", [])
+        given = original_backend(self.recipe, target)
+        unchanged = [] if target.device is None else self._unchanged(given.name)
+        original = self._side(target, given, ORIGINAL, "", unchanged)
         floats = {
             entry.name: self._side(target, entry, float_side(entry.name), "", self._unchanged(entry.name))
             for entry in target.backends
@@ -204,12 +175,23 @@ class _Builder:
         sides = (original, *floats.values(), *([baseline] if baseline else ()), *candidates, *again)
         builds = tuple(side.build for side in sides)
         return TargetPlan(
-            name=target.name, threads=target.threads, batch=target.batch, budgets=budgets,
+            name=target.name, threads=target.threads, batch=target.batch, budgets=budgets, device=target.device,
             isa=None if target.isa is None else tuple(target.isa), board=target.board,
             measure=self.recipe.measure_of(target), candidates=tuple(candidates), original=original, floats=floats,
             baseline=baseline, rebuilds=rebuilds,
             time=self._add_time(target, budgets, builds),
         )  # fmt: skip
+
+    def _for_its_cpu(self, target: Target) -> Target:
+        """The target with the instruction set of its device, where that was asked and the recipe does not say."""
+        isa = self._machines.get(target.name, {}).get("isa")
+        return target if isa is None or target.isa is not None else target.model_copy(update={"isa": list(isa)})
+
+    def _machine_parts(self, target: Target, own: str) -> dict[str, str]:
+        """What stands in keys for the machine that does the work: this one's digest, or the device that does it."""
+        if target.device is None:
+            return {"machine": own}
+        return {"device": target.device, "machine": keys.digest(dict(self._machines.get(target.name, {})))}
 
     def _unchanged(self, backend: str) -> list[PassStep]:
         """The passes that bring the given network, unchanged, into the form that a backend takes."""
@@ -316,20 +298,21 @@ class _Builder:
     def _add_build(self, target: Target, backend: BackendEntry, model: str, side: str, number: int = 1) -> str:
         parts = keys.code_parts([registry.module_of("backends", backend.name)])
         parts["options"] = keys.digest(backend.options)
-        parts["machine"] = keys.digest(registry.resolve("backends", backend.name)(**backend.options).machine())
+        here = keys.digest(registry.resolve("backends", backend.name)(**backend.options).machine())
+        parts |= self._machine_parts(target, here)
         parts["instruction set"] = keys.digest(list(environment.cpu()[1] if target.isa is None else target.isa))
         parts["threads and batch"] = f"{target.threads} and {target.batch}"
         parts["target"] = target.name
         if number > 1:
             parts["number of the build"] = str(number)
         context = {"target": target.name, "threads": target.threads, "batch": target.batch, "isa": target.isa}
-        options = {"options": backend.options, "context": context}
+        options = {"options": backend.options, "context": context, "device": target.device and target.name}
         return self._add("build", f"build [{side}]", (model,), parts, name=backend.name, options=options)
 
     def _add_tune(self, target: Target, backend: str, build: str, side: str) -> str:
         parts = keys.code_parts(["edgeopt.tuning", registry.module_of("backends", backend)])
-        parts["machine and its power mode"] = environment.fingerprint_digest()
-        options = {"threads": target.threads, "batch": target.batch}
+        parts |= self._machine_parts(target, environment.fingerprint_digest())
+        options = {"threads": target.threads, "batch": target.batch, "device": target.device and target.name}
         return self._add("tune", f"tune [{side}]", (build, self._split), parts, options=options)
 
     def _add_baseline(self, target: Target) -> Side:
@@ -354,9 +337,12 @@ class _Builder:
         runs = [] if backend is None else [registry.module_of("backends", backend)]
         parts = keys.code_parts(["edgeopt.validation.predicting", *runs, *known])
         parts |= self._metric_parts(names)
-        parts["machine"] = keys.digest(list(environment.cpu()))
+        parts |= self._machine_parts(target, keys.digest(list(environment.cpu())))
         parts["metrics"] = ", ".join(names)
-        options = {"threads": target.threads, "batch": target.batch, "metrics": names}
+        options = {
+            "threads": target.threads, "batch": target.batch, "metrics": names,
+            "device": target.device and target.name,
+        }  # fmt: skip
         return self._add("predict", f"predict [{side}]", (build, self._split), parts, options=options)
 
     def _metrics(self, target: Target) -> list[str]:
@@ -369,7 +355,7 @@ class _Builder:
         parts = keys.code_parts(
             ["edgeopt.validation.energy", "edgeopt.validation.latency", "edgeopt.validation.sustained"]
         )
-        parts["machine and its power mode"] = environment.fingerprint_digest()
+        parts |= self._machine_parts(target, environment.fingerprint_digest())
         parts["budgets"] = keys.digest(budgets.model_dump(mode="json"))
         parts["measure section"] = keys.digest(self.recipe.measure_of(target).model_dump(mode="json"))
         parts["threads, batch and seed"] = f"{target.threads}, {target.batch} and {self.recipe.seed}"

@@ -6,14 +6,14 @@ Settings are taken only where they are faster beyond doubt, which all alternativ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeopt import backends, environment
 from edgeopt.backends import Arrays
 from edgeopt.model import Artifact
 from edgeopt.validation.latency import Ratio, SideError, measure_sets, ratio_interval
-from edgeopt.validation.latency_samples import Protocol
+from edgeopt.validation.latency_samples import LatencySamples, Protocol
 from edgeopt.workers import Progress
 
 #: the settings that an artifact was built with
@@ -48,8 +48,14 @@ class Choice:
         }
 
 
-def tune(artifact: Artifact, inputs: Sequence[Arrays], protocol: Protocol, progress: Progress) -> Choice:
+def tune(
+    artifact: Artifact, inputs: Sequence[Arrays], protocol: Protocol, progress: Progress,
+    measure: Callable[..., LatencySamples] = measure_sets,
+) -> Choice:  # fmt: skip
     """Time the alternatives that the artifact's backend names, and choose.
+
+    Args:
+        measure: `measure_sets`, here or on a device.
 
     Raises:
         BuildError: the artifact as it was built cannot be timed.
@@ -58,7 +64,7 @@ def tune(artifact: Artifact, inputs: Sequence[Arrays], protocol: Protocol, progr
     failed: dict[str, str] = {}
     while len(sides) > 1:
         try:
-            samples = measure_sets(sides, inputs, protocol, SETS, environment.timing_lock(), progress=progress)
+            samples = measure(sides, inputs, protocol, SETS, environment.timing_lock(), progress=progress)
         except SideError as error:
             if error.side == OWN:
                 raise

@@ -22,10 +22,10 @@ PACKAGE = ROOT / "edgeopt"
 
 ROWS = """
     errors files model registry environment workers keys store user_code checkpoint network onnx_graph
-    data metrics recipe sources context plan
+    data metrics recipe sources context inputs plan
     pruning quantization training engines onnx_sessions openvino_sessions passes backends counters validation
     gates select bundle transports device report
-    baseline tuning execute comparison delivery pipeline bench explain drafting watching examining cli __main__
+    remote baseline tuning execute comparison delivery pipeline bench explain drafting watching examining cli __main__
 """.split()  # noqa: SIM905
 
 #: imported inside the function that needs them, so that help, plan and schema start at once and work without them

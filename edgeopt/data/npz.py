@@ -19,10 +19,15 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from edgeopt.data import Arrays, DataFormat, Dataset, digest_arrays, make_labels
+from edgeopt import files
+from edgeopt.data import Arrays, DataFormat, Dataset, Samples, digest_arrays, make_labels
 from edgeopt.errors import DataError, did_you_mean
 
 LABELS = "labels"
+
+#: of each member of a file that is written here: the same rows give the same bytes
+_FIRST_OF_1980 = (1980, 1, 1, 0, 0, 0)
+_ROWS_AT_ONCE = 64
 STORE_ANEW = "write the file again with `numpy.savez`"
 
 
@@ -42,6 +47,40 @@ def input_names(path: Path) -> list[str]:
     with _named_faults(path), zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
     return [name for name in names if name != LABELS]
+
+
+def write_prepared(samples: Samples, path: Path) -> None:
+    """What a worker runs: write samples as they are prepared, with their labels, as rows of an .npz file.
+
+    It streams, and the same samples give the same bytes.
+
+    Raises:
+        DataError: a sample cannot be read, or there is none.
+    """
+    count, labels = len(samples), samples.labels()
+    first = next(samples.batches(1), None)
+    if first is None:
+        raise DataError(f"`{samples.path}` has no samples", "name a split that has some")
+    with files.create(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, array in first.inputs.items():
+            with _new_member(archive, name, array.dtype, (count, *array.shape[1:])) as member:
+                for batch in samples.batches(_ROWS_AT_ONCE):
+                    member.write(np.ascontiguousarray(batch.inputs[name]).tobytes())
+        if labels is not None:
+            with _new_member(archive, LABELS, labels.dtype, labels.shape) as member:
+                member.write(np.ascontiguousarray(labels).tobytes())
+
+
+@contextlib.contextmanager
+def _new_member(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Iterator[IO[bytes]]:
+    """An array of the file, its header written, open for its rows."""
+    info = zipfile.ZipInfo(f"{name}.npy", _FIRST_OF_1980)
+    with archive.open(info, "w", force_zip64=True) as member:
+        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(member, header)
+        yield member
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from edgeopt.backends import Arrays
 from edgeopt.bundle.verify import load_bundle
 from edgeopt.data import Samples
 from edgeopt.errors import DataError, EdgeoptError
+from edgeopt.inputs import split_samples
 from edgeopt.model import load_model
 from edgeopt.onnx_graph import input_specs, random_inputs
-from edgeopt.plan import LOAD, SPLIT, split_samples
+from edgeopt.plan import LOAD, SPLIT
 from edgeopt.recipe import load_recipe
 from edgeopt.report import CandidateResult, Report, TargetResult
 from edgeopt.store import Found, Store

@@ -69,12 +69,26 @@ def check_values(document: Document, recipe: Recipe) -> None:
             document.fault(("targets", index, "name"), f"two targets are called `{target.name}`")
         seen.add(target.name)
         if target.device is not None:
-            document.fault(("targets", index, "device"), "measuring on a device is not built yet", "take `device` away")
+            _check_device(document, index, recipe, target)
         _check_budgets(document, index, recipe, target)
         for variant in target.variants:
             _check_forms(document, recipe, index, variant)
             _check_profiles(document, recipe, index, variant)
     _check_splits(document, recipe)
+
+
+def _check_device(document: Document, index: int, recipe: Recipe, target: Target) -> None:
+    """A device must be pinned, and runs neither torch nor code of the user's."""
+    place = ("targets", index, "device")
+    if recipe.inventory is None:
+        document.fault(place, "no inventory pins the keys of this device", "name one: `inventory: fleet.yaml`")
+    for entry in target.backends:
+        if entry.name in registry.names("backends") and registry.resolve("backends", entry.name).accepts == "torch":
+            document.fault(place, f"`{entry.name}` takes torch, which a device has not", "name a backend for ONNX")
+    budget = effective_budgets(recipe.budgets, target.budgets).accuracy
+    for metric in [*recipe.model.expect, *([budget.metric] if budget else [])]:
+        if ":" in metric:
+            document.fault(place, f"the metric `{metric}` is in a file, which a device does not run", "take top1")
 
 
 def effective_budgets(shared: Budgets, own: Budgets) -> Budgets:

@@ -247,6 +247,9 @@ class Recipe(Value):
     targets: list[Target] = Field(min_length=1)
     budgets: Budgets = Budgets()
     measure: MeasureSection = MeasureSection()
+    inventory: RecipePath | None = Field(
+        default=None, description="the fleet's file, which pins the keys of the devices that targets name"
+    )
 
     path: Path = Field(default=Path("recipe.yaml"), exclude=True)
     overrides: tuple[str, ...] = Field(default=(), exclude=True)

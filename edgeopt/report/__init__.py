@@ -87,7 +87,8 @@ class TargetResult(Value):
 
     `machine` is a line for people, `classes` their names in the order of the labels, `protocol` how latency was taken,
     `samples` the files of raw samples with their SHA-256 and `bundle` the one file to ship, relative to the report.
-    `noise_floor` is what `doctor --aa` found of this machine last.
+    `noise_floor` is what `doctor --aa` found of this machine last; `device` is the fingerprint of the device that all of
+    it was measured on, where that is not the machine that drove the run.
     """
 
     name: str
@@ -95,6 +96,7 @@ class TargetResult(Value):
     threads: int
     batch: int
     machine: str = ""
+    device: dict[str, Any] | None = None
     budgets: Budgets = Budgets()
     classes: tuple[str, ...] | None = None
     original: SideResult | None = None

@@ -155,7 +155,7 @@ def test_a_variant_can_stand_in_place_of_the_shared_passes(write: Write) -> None
         ),
         ("budgets:", "measure: {seconds: .nan}\nbudgets:", ["21:20: "]),
         ("name: x86", "name: x86\n    measure: {seconds: 60 s}", ['17:24: `seconds` should be a valid number']),
-        ("name: x86", "name: x86\n    device: ssh://orin", ["17:13: measuring on a device is not built yet"]),
+        ("name: x86", "name: x86\n    device: ssh://orin", ["17:13: no inventory pins the keys of this device"]),
         (
             "  - export_onnx: {}\n", "",
             ["`onnxruntime_cpu` takes a model in onnx form, and variant `fp32` ends in torch form"],

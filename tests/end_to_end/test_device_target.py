@@ -1,0 +1,145 @@
+"""A target with a device: built, predicted and timed there, signed there, judged here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeopt.device import measure
+from edgeopt.errors import DeviceError, EdgeoptError, RecipeError, TrustError, UsageError
+from edgeopt.pipeline import run_plan
+from edgeopt.plan import make_plan
+from edgeopt.recipe import load_recipe
+from edgeopt.remote import RemoteDevice
+from edgeopt.report import Report
+from edgeopt.store import Store
+from tests.end_to_end.conftest import Job
+from tests.local_device import LocalTransport, make_device
+
+TARGET = "  - name: cpu\n"
+ON_A_DEVICE = "  - name: cpu\n    device: ssh://board\n"
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> LocalTransport:
+    return make_device(tmp_path / "device", board="bench")
+
+
+@pytest.fixture
+def compile_there(job: Job, device: LocalTransport) -> Callable[[], Report]:
+    """Compiles the job for the device and gives the report."""
+    job.edit(TARGET, ON_A_DEVICE)
+    job.edit("budgets:", "inventory: fleet.yaml\nbudgets:")
+    job.edit("  size: {max_mb: 1.0}", "  size: {max_mb: 1.0}\n  latency: {max_ratio: 3.0}")
+
+    def run() -> Report:
+        assert device.pins.device_key is not None
+        remote, store = RemoteDevice("board", device, device.pins.device_key), Store(job.folder / "store")
+        plan = make_plan(load_recipe(str(job.recipe)), store, machines={"cpu": remote.environment})
+        return run_plan(plan, store, out=job.out, devices={"cpu": remote})
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_target_is_built_and_measured_on_its_device_and_judged_here(
+    compile_there: Callable[[], Report], job: Job, device: LocalTransport
+) -> None:
+    report = compile_there()
+    (target,) = report.targets
+    assert report.exit_code == 0
+    assert target.machine.endswith("(board)")
+    assert target.original is not None
+    assert target.original.backend == "onnxruntime_cpu"
+    found = {one.metric: one for one in target.candidates[0].measurements}
+    assert found["latency.ratio"].high is not None
+    assert found["accuracy.drop_pp"].samples == 600
+    assert {"status", "measure"} == set(device.asked)
+    asked = len(device.asked)
+    compile_there()
+    assert device.asked[asked:] == ["status", "measure"]  # all but the winner's golden samples were stored
+    gated = job.run("gate", "out")
+    assert gated.code == 0, gated.err
+
+
+@pytest.mark.slow
+def test_what_was_measured_by_another_key_is_refused(device: LocalTransport, tmp_path: Path) -> None:
+    other = make_device(tmp_path / "other")
+    assert other.pins.device_key is not None
+    with pytest.raises(TrustError, match="is pinned"):
+        RemoteDevice("board", device, other.pins.device_key)
+
+
+def tamper(answer: dict[str, Any]) -> None:
+    envelope = json.loads(answer["envelope"])
+    envelope["payload"] = envelope["payload"][::-1]
+    answer["envelope"] = json.dumps(envelope)
+
+
+def replay(answer: dict[str, Any], kept: list[str]) -> None:
+    kept.append(answer["envelope"])
+    answer["envelope"] = kept[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["tampered", "replayed", "other file"])
+def test_an_answer_that_is_not_the_devices_own_to_this_question_is_refused(
+    fault: str, compile_there: Callable[[], Report], device: LocalTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, get, kept = device.run, device.get, list[str]()
+
+    def run_falsely(*arguments: str, seconds: float = 600.0) -> Any:
+        answer = run(*arguments, seconds=seconds)
+        if arguments[0] == "measure":
+            if fault == "tampered":
+                tamper(answer)
+            if fault == "replayed":
+                replay(answer, kept)
+        return answer
+
+    def get_falsely(name: str, path: Path) -> None:
+        get(name, path)
+        if fault == "other file":
+            path.write_bytes(path.read_bytes() + b" ")
+
+    monkeypatch.setattr(device, "run", run_falsely)
+    monkeypatch.setattr(device, "get", get_falsely)
+    said = {"tampered": "not signed with its key", "replayed": "another question", "other file": "not what it signed"}
+    with pytest.raises(TrustError, match=said[fault]):
+        compile_there()
+
+
+def test_a_job_of_another_protocol_says_which_side_to_update(tmp_path: Path) -> None:
+    for protocol, side in ((measure.PROTOCOL + 1, "this device's"), (measure.PROTOCOL - 1, "the host's")):
+        path = tmp_path / "job.json"
+        path.write_text(json.dumps({"protocol": protocol, "nonce": "0" * 32, "action": "build"}))
+        with pytest.raises(DeviceError) as caught:
+            measure.load_job(path)
+        assert side in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/etc/passwd", "a/../../b", ""])
+def test_a_job_cannot_name_a_file_outside_of_its_folder(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    job = {"protocol": measure.PROTOCOL, "nonce": "0" * 32, "action": "build", "files": {name: "0" * 64}}
+    path.write_text(json.dumps(job))
+    with pytest.raises(UsageError, match="names a file"):
+        measure.load_job(path)
+
+
+def test_a_device_needs_an_inventory_that_pins_it(job: Job) -> None:
+    job.edit(TARGET, ON_A_DEVICE)
+    with pytest.raises(RecipeError, match="no inventory pins the keys of this device"):
+        load_recipe(str(job.recipe))
+
+
+def test_a_plan_whose_device_was_not_reached_does_not_run(job: Job) -> None:
+    job.edit(TARGET, ON_A_DEVICE)
+    job.edit("budgets:", "inventory: fleet.yaml\nbudgets:")
+    store = Store(job.folder / "store")
+    with pytest.raises(EdgeoptError, match="was not reached"):
+        run_plan(make_plan(load_recipe(str(job.recipe)), store), store, out=job.out)
