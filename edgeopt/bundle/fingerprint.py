@@ -27,8 +27,8 @@ LEAST_SAMPLES = 100
 #: a bin that ties have left with less than this share joins its neighbour
 LEAST_SHARE = 0.05
 
-#: by how much the scores of one sample may miss a sum of 1 and still be probabilities
-ROUNDING = 1e-3
+#: by how much the scores of one sample may miss a sum of 1 and be probabilities yet: 8 bits round each of them
+ROUNDING = 0.05
 
 
 class Reference(Value):
@@ -61,7 +61,7 @@ def signals(inputs: NDArray[Any], outputs: NDArray[Any]) -> Arrays:
         outputs: its first, likewise; scores or probabilities where it classifies.
     """
     rows = inputs.reshape(len(inputs), -1)
-    found: Arrays = {"input_mean": rows.mean(axis=1, dtype=np.float64)}
+    found: Arrays = {"input_mean": rows.mean(axis=1).astype(np.float64)}
     scores = outputs.reshape(len(outputs), -1)
     if outputs.ndim > 1 and scores.shape[1] == outputs.shape[1] >= 2:
         shares = _probabilities(scores.astype(np.float64))
