@@ -38,7 +38,7 @@ ANSWER_SECONDS = 120.0
 #: until it takes the next bytes
 STALL_SECONDS = 60.0
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
