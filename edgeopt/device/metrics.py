@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -57,7 +57,7 @@ SLACK = 1.25
 P90 = "latency.p90_ms"
 
 
-class MetricsWatch(Collector):
+class MetricsWatch:
     """Counts all answers, and looks at one sample in a while for drift."""
 
     def __init__(self, bundle: Bundle, home: Home | None, spacing_s: float = SPACING_S) -> None:
@@ -68,8 +68,6 @@ class MetricsWatch(Collector):
         self._traffic, self._drift = Traffic(budget_s(manifest)), Drift(manifest.fingerprint)
         self._next_look, self._started, self._slowed = 0.0, time.time(), seconds_slowed()
         self._failures = 0
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     def answered(self, inputs: Arrays, outputs: Arrays, seconds: Seconds) -> None:
         """One batch was answered; of a batch that is looked at, the first sample is."""
@@ -99,14 +97,14 @@ class MetricsWatch(Collector):
         Raises:
             TrustError: the device's state cannot be read.
         """
-        return generate_latest(self._registry)
+        return render(self.families())
 
     def write_textfile(self, path: Path) -> None:
         """Put the metrics where node_exporter's collector of text files reads them, as a whole."""
         files.write_bytes(path, self.render())
 
-    def collect(self) -> Iterator[Metric]:
-        """All families, as `prometheus_client` asks for them."""
+    def families(self) -> Iterator[Metric]:
+        """All metrics as they are now."""
         with self._lock:
             yield from [*self._traffic_families(), *self._drift_families()]
             failures = self._failures
@@ -153,6 +151,21 @@ class MetricsWatch(Collector):
 def make_watch(bundle: Bundle, home: Home | None = None) -> MetricsWatch:
     """A watch of one release; with a home, rollbacks are told as well."""
     return MetricsWatch(bundle, home)
+
+
+def render(families: Iterable[Metric]) -> bytes:
+    """Metrics as Prometheus reads them, by a registry of their own: nothing of the process is among them."""
+    registry = CollectorRegistry()
+    registry.register(_Fixed(list(families)))
+    return generate_latest(registry)
+
+
+class _Fixed(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
 def gated_s(manifest: Manifest) -> float | None:

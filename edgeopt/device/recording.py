@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
 from edgeopt.device.home import Home
-from edgeopt.device.metrics import MetricsWatch
+from edgeopt.device.metrics import MetricsWatch, render, rollback_family
 from edgeopt.device.spool import Spool
-from edgeopt.errors import EdgeoptError
+from edgeopt.errors import EdgeoptError, TrustError
+from edgeopt.model import Value
 
 #: in a device's home: the metrics as they last were
 TEXTFILE = "metrics.prom"
@@ -36,15 +41,36 @@ def recording(home: Home, watch: Callable[[], MetricsWatch], seconds: float = TE
 
     thread = threading.Thread(target=run, name="metrics", daemon=True)
     thread.start()
-    last = watch()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-        with contextlib.suppress(EdgeoptError):  # a predictor that is closed has no watch any more
-            last = watch()
-        _keep(home, last, spooled=True)
+        _keep(home, watch(), spooled=True)
+
+
+class Kept(Value):
+    """The metrics as they last were, so many seconds ago by the device's clock; None: no process has kept any."""
+
+    age_s: float | None
+    text: str
+
+
+def last_metrics(home: Home) -> Kept:
+    """What a process that answered has kept last, with the rollbacks as they are now: one that cannot start keeps none.
+
+    Raises:
+        TrustError: the device's state cannot be read, or what was kept is no metrics.
+    """
+    path, families = textfile(home), list[Metric]()
+    age_s = round(max(0.0, time.time() - path.stat().st_mtime), 1) if path.is_file() else None
+    if age_s is not None:
+        try:
+            families = list(text_string_to_metric_families(path.read_text(encoding="utf8")))
+        except ValueError as error:
+            raise TrustError(f"`{path}` holds no metrics: {error}", "remove it: the next process writes it") from error
+    fresh = rollback_family(home)
+    return Kept(age_s=age_s, text=render([*(one for one in families if one.name != fresh.name), fresh]).decode())
 
 
 def textfile(home: Home) -> Path:
