@@ -52,6 +52,18 @@ class Prediction:
     def score(self) -> float | None:
         return self.top[0].score if self.top else None
 
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data: the classes, or the outputs where there are none."""
+        if self.top:
+            best = self.top[0]
+            return {
+                "label": best.label,
+                "index": best.index,
+                "score": best.score,
+                "top": [vars(one) for one in self.top],
+            }
+        return {"outputs": {name: array.tolist() for name, array in self.outputs.items()}}
+
 
 class Answering:
     """How the outputs of one network are read.

@@ -1,4 +1,4 @@
-"""A bundle with its session open: any number of samples, in batches of the size that was proven."""
+"""A bundle with its session open: one batch at a time, of the size that was proven."""
 
 from __future__ import annotations
 
@@ -113,22 +113,13 @@ class Opened:
         return all(float(np.abs(array).max(initial=0)) <= self.raw[name].limit for name, array in raw.items())
 
     def run(self, inputs: Arrays) -> Arrays:
-        """The outputs of any number of samples: batch by batch, the last one filled up where its size is fixed.
+        """The outputs of one batch, which is filled up meanwhile where it is smaller than it has to be.
 
         Raises:
             BackendError: the inputs do not fit, or the runtime failed.
         """
-        count, size = len(next(iter(inputs.values()))), self.batch
-        if count <= size:
-            return self._run(inputs, count)
-        parts = []
-        for start in range(0, count, size):
-            part = {name: array[start : start + size] for name, array in inputs.items()}
-            parts.append(self._run(part, min(size, count - start)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _run(self, inputs: Arrays, count: int) -> Arrays:
-        padded = self._fixed and count != self.batch
+        count = len(next(iter(inputs.values()), ()))
+        padded = self._fixed and 0 < count < self.batch
         if padded:
             rows = np.minimum(np.arange(self.batch), count - 1)
             inputs = {name: array[rows] for name, array in inputs.items()}

@@ -11,12 +11,12 @@ send samples can turn a device back.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from edgeopt.backends import Arrays
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.trust import Root
+from edgeopt.data.preprocess import Preprocess
 from edgeopt.device.answers import Prediction, are_finite
+from edgeopt.device.current import Current, MakeWatch
 from edgeopt.device.home import Home
 from edgeopt.device.images import MOST_PIXELS, read_image
 from edgeopt.device.opened import Opened, Raw
@@ -34,13 +36,6 @@ from edgeopt.errors import DataError, DeviceError, EdgeoptError
 
 #: a raw sample: the bytes of an image file, its path, a raw array, or one for each input by name
 Sample = bytes | Path | NDArray[Any] | Mapping[str, NDArray[Any]]
-
-#: makes the watch of a bundle, which is another one after a fall back
-MakeWatch = Callable[[Bundle, Home | None], Watch]
-
-Answer = TypeVar("Answer")
-
-NONFINITE = "nonfinite outputs"
 
 
 def watch_nothing(bundle: Bundle, home: Home | None) -> Watch:
@@ -78,25 +73,37 @@ class Predictor:
     """Answers samples until it is closed; `load` makes one."""
 
     def __init__(self, source: Source, make_watch: MakeWatch, most_pixels: int = MOST_PIXELS) -> None:
-        self._source, self._make_watch, self._most_pixels = source, make_watch, most_pixels
-        self._counting, self._changing = threading.Lock(), threading.Lock()
-        self._failed = False
-        self._opened: Opened | None = self._open_sound()
+        self._current, self._most_pixels = Current(source, make_watch), most_pixels
 
     @property
     def bundle(self) -> Bundle:
         """What answers now."""
-        return self._use(lambda opened: opened.bundle)
+        return self._current.use(lambda opened: opened.bundle)
 
     @property
     def digest(self) -> str:
         """Of the manifest of what answers now."""
-        return self._use(lambda opened: opened.digest)
+        return self._current.use(lambda opened: opened.digest)
+
+    @property
+    def watch(self) -> Watch:
+        """Who is told of the answers of what answers now."""
+        return self._current.use(lambda opened: opened.watch)
+
+    @property
+    def batch(self) -> int:
+        """How many samples it takes at once."""
+        return self._current.use(lambda opened: opened.batch)
+
+    @property
+    def threads(self) -> int:
+        """How many threads one answer takes."""
+        return int(self.bundle.artifact.settings.get("threads", 1))
 
     @property
     def raw(self) -> Mapping[str, Raw]:
         """Input → what its raw samples are."""
-        return self._use(lambda opened: opened.raw)
+        return self._current.use(lambda opened: opened.raw)
 
     def predict(self, sample: Sample, top: int = 1) -> Prediction:
         """What the network says of one sample; `top` is how many classes are named.
@@ -110,9 +117,10 @@ class Predictor:
 
     def predict_batch(self, samples: Sequence[Sample], top: int = 1) -> list[Prediction]:
         """What the network says of each of the samples, in order; raises as `predict` does, of all of them together."""
-        if not samples:
-            return []
-        return self._answer(lambda opened: self._predict(opened, samples, top))
+        made: list[Prediction] = []
+        while len(made) < len(samples):
+            made += self._current.answer(partial(self._predict, samples=samples, first=len(made), top=top))
+        return made
 
     def run(self, inputs: Arrays) -> Arrays:
         """Outputs for inputs that are prepared, any number of them, with a batch axis.
@@ -124,35 +132,23 @@ class Predictor:
         """
         if not are_finite(inputs):
             raise DataError("the inputs hold NaN or infinity", "mend the sample, or take it out")
-        prepared_by = self.bundle.manifest.preprocess
-
-        def run(opened: Opened) -> Arrays | None:
-            if opened.bundle.manifest.preprocess != prepared_by:
-                raise DeviceError("the release was left meanwhile, and this one prepares otherwise", "prepare anew")
-            start = time.perf_counter()
-            outputs = self._infer(opened, inputs, ())
-            if outputs is not None:
-                opened.watch.answered(inputs, outputs, Seconds(0.0, time.perf_counter() - start, 0.0))
-            return outputs
-
-        return self._answer(run)
+        prepared_by, count = self.bundle.manifest.preprocess, len(next(iter(inputs.values()), ()))
+        parts: list[Arrays] = []
+        done = 0
+        while done < count or not parts:
+            parts.append(self._current.answer(partial(self._run, inputs=inputs, first=done, prepared_by=prepared_by)))
+            done += len(next(iter(parts[-1].values())))
+        return (
+            parts[0] if len(parts) == 1 else {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
+        )
 
     def confirm(self) -> None:
         """Say that the release can start, as the first answer does by itself."""
-        self._use(self._confirm)
+        self._current.use(self._current.confirm)
 
     def close(self) -> None:
         """Answer no more; what is being answered still is. A start that ends in order has not failed."""
-        with self._counting:
-            opened, self._opened = self._opened, None
-            is_idle = opened is not None and opened.users == 0
-        if opened is None:
-            return
-        if not self._failed:
-            self._confirm(opened)
-        if is_idle:
-            opened.close()
-        self._source.close()
+        self._current.close()
 
     def __enter__(self) -> Predictor:
         return self
@@ -162,26 +158,12 @@ class Predictor:
     ) -> None:
         self.close()
 
-    def _answer(self, ask: Callable[[Opened], Answer | None]) -> Answer:
-        """Ask what is open, and where its outputs are not finite, what is opened in its place."""
-        while True:
-            failed: list[Opened] = []
-
-            def use(opened: Opened) -> Answer | None:
-                answer = ask(opened)
-                if answer is None:
-                    failed.append(opened)  # noqa: B023 -- it is called at once
-                return answer
-
-            answer = self._use(use)
-            if answer is not None:
-                return answer
-            self._go_back(failed[0])
-
-    def _predict(self, opened: Opened, samples: Sequence[Sample], top: int) -> list[Prediction] | None:
+    def _predict(self, opened: Opened, samples: Sequence[Sample], first: int, top: int) -> list[Prediction] | None:
+        """One batch of the samples, from the one with number `first` on."""
         start = time.perf_counter()
-        names = [_name(sample, number, len(samples)) for number, sample in enumerate(samples)]
-        raws = [self._read(sample, opened, name) for sample, name in zip(samples, names, strict=True)]
+        batch = samples[first : first + opened.batch]
+        names = [_name(sample, first + number, len(samples)) for number, sample in enumerate(batch)]
+        raws = [self._read(sample, opened, name) for sample, name in zip(batch, names, strict=True)]
         inputs = _stack([opened.prepare(raw, name) for raw, name in zip(raws, names, strict=True)])
         prepared = time.perf_counter()
         outputs = self._infer(opened, inputs, raws)
@@ -193,6 +175,17 @@ class Predictor:
         opened.watch.answered(inputs, outputs, seconds)
         return predictions
 
+    def _run(self, opened: Opened, inputs: Arrays, first: int, prepared_by: Preprocess) -> Arrays | None:
+        """One batch of inputs, from the sample with number `first` on."""
+        if opened.bundle.manifest.preprocess != prepared_by:
+            raise DeviceError("the release was left meanwhile, and this one prepares otherwise", "prepare anew")
+        start = time.perf_counter()
+        batch = {name: array[first : first + opened.batch] for name, array in inputs.items()}
+        outputs = self._infer(opened, batch, ())
+        if outputs is not None:
+            opened.watch.answered(batch, outputs, Seconds(0.0, time.perf_counter() - start, 0.0))
+        return outputs
+
     def _infer(self, opened: Opened, inputs: Arrays, raws: Sequence[Arrays]) -> Arrays | None:
         """The outputs, if they are finite."""
         try:
@@ -201,7 +194,7 @@ class Predictor:
             opened.watch.failed("error")
             raise
         if are_finite(outputs):
-            self._confirm(opened)
+            self._current.confirm(opened)
             return outputs
         opened.watch.failed("nonfinite")
         if not all(map(opened.is_usual, raws)):
@@ -216,59 +209,6 @@ class Predictor:
             return {opened.one_input: sample}
         gray = opened.raw[opened.one_input].gray
         return {opened.one_input: read_image(sample, gray=gray, most_pixels=self._most_pixels, name=name)}
-
-    def _confirm(self, opened: Opened) -> None:
-        if not opened.confirmed:
-            self._source.confirm(opened.digest)
-            opened.confirmed = True
-
-    def _go_back(self, failed: Opened) -> None:
-        """Open the release before in place of one that failed, unless another thread has done so."""
-        with self._changing:
-            with self._counting:
-                if self._opened is not failed:
-                    return
-            self._failed = True
-            self._leave(failed)
-            opened = self._open_sound()
-            with self._counting:
-                self._opened = opened
-                is_idle = failed.users == 0
-            self._failed = False
-            if is_idle:
-                failed.close()
-
-    def _open_sound(self) -> Opened:
-        """What the source gives, if it gives finite outputs; else what that goes back to."""
-        while True:
-            bundle = self._source.bundle()
-            opened = Opened(bundle, self._make_watch(bundle, self._source.home))
-            if opened.sound:
-                return opened
-            opened.watch.failed("nonfinite")
-            opened.close()
-            self._leave(opened)
-
-    def _leave(self, opened: Opened) -> None:
-        if not self._source.go_back(opened.digest, NONFINITE):
-            what = f"`{opened.bundle.manifest.name}` {opened.digest[:12]} gives NaN or infinity"
-            raise DeviceError(what, "there is no release to go back to: install another one")
-
-    def _use(self, use: Callable[[Opened], Answer]) -> Answer:
-        """Call `use` with what is open, which is closed only after it returns."""
-        with self._counting:
-            opened = self._opened
-            if opened is None:
-                raise DeviceError("the predictor is closed", "open another one")
-            opened.users += 1
-        try:
-            return use(opened)
-        finally:
-            with self._counting:
-                opened.users -= 1
-                is_left = opened.users == 0 and opened is not self._opened
-            if is_left:
-                opened.close()
 
 
 def _name(sample: Sample, number: int, count: int) -> str:

@@ -48,7 +48,6 @@ class HomeSource(Source):
 
     def __init__(self, home: Home) -> None:
         self.home: Home = home
-        self._last: set[str] = set()
 
     def bundle(self) -> Bundle:
         return begin_start(self.home)
@@ -57,12 +56,7 @@ class HomeSource(Source):
         confirm_start(self.home, digest)
 
     def go_back(self, digest: str, why: str) -> bool:
-        if digest in self._last:  # it was noted already: not once more for each request
-            return False
-        found = fall_back(self.home, digest, why)
-        if not found:
-            self._last.add(digest)
-        return found
+        return fall_back(self.home, digest, why)
 
 
 class BundleSource(Source):
