@@ -1,4 +1,4 @@
-"""A root is believed when enough of its keys have signed it, and the next one when those of the one before have, too."""
+"""A root is believed when enough of its keys have signed it; the next one, when those of the one before have, too."""
 
 from __future__ import annotations
 
