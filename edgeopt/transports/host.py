@@ -6,6 +6,7 @@ in `~/.ssh/known_hosts`. Names, ports, users and jump hosts of `~/.ssh/config` h
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ async def connect(place: Place, pins: Pins) -> asyncssh.SSHClientConnection:
 
 def tell(error: BaseException) -> str:
     """What a library says of a connection, in a few lower-case words."""
-    text = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+    number = error.errno if isinstance(error, OSError) else None
+    text = (os.strerror(number) if number and number > 0 else str(error)) or type(error).__name__
     return text[:1].lower() + text[1:].rstrip(".")
 
 
@@ -151,7 +153,6 @@ class _KeyCheck:
     def refusal(self, error: Exception) -> EdgeoptError:
         """Why there is no connection to a host that showed a key which is not known, or none of the known kinds."""
         name, key = self._place.name, self.shown
-        line = key.export_public_key().decode().strip().rsplit(" ", 1) if key else []
         if self._is_known:
             found = f"a key with fingerprint {key.get_fingerprint()}" if key else f"no such key: {tell(error)}"
             hint = "if the device was set up anew, pin its new key; if not, somebody else answers in its place"
@@ -160,7 +161,7 @@ class _KeyCheck:
             return DeviceError(
                 f"`{name}` and this host agree on no way to talk: {tell(error)}", "update its SSH server"
             )
-        shown = " ".join(line[0].split()[:2])
+        shown = " ".join(key.export_public_key().decode().split()[:2])
         hint = (
             "compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the device, then pin it: "
             f"`host_key: {shown}` in the inventory, or a line in `~/.ssh/known_hosts`"
