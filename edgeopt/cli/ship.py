@@ -33,9 +33,9 @@ CLEAR = "\r\033[K"
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(
-    context: click.Context, bundle: Path, to: str, activate: bool, batch: int | None, max_failures: int | None, host_key: str | None,
-    device_key: str | None, identity: Path | None, bootstrap: bool, wheels: Path | None, root: Path | None,
-    python: str, as_json: bool,
+    context: click.Context, bundle: Path, to: str, activate: bool, batch: int | None, max_failures: int | None,
+    host_key: str | None, device_key: str | None, identity: Path | None, bootstrap: bool, wheels: Path | None,
+    root: Path | None, python: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Bring BUNDLE to where it runs, install it there, and use it if it passes its smoke test there.
 

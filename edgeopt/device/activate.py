@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeopt.device.busy import hold_board
 from edgeopt.device.home import Home, event
 from edgeopt.device.smoke import SmokeResult, run_smoke
 from edgeopt.device.state import State
@@ -28,9 +29,10 @@ def activate(home: Home, digest: str | None = None, max_ms: float | None = None)
         UsageError: no such release is installed.
         TrustError: it is older than another that was installed, or not what was installed.
         DeviceError: it fails its smoke test; what was used stays in use, and it is not tried again unless it is named.
+            Or another job holds the board, and its time would be nobody's.
         MissingError: its runtime is not installed, or the disk is full, which is no fault of the release.
     """
-    with home.changing():
+    with hold_board(), home.changing():
         state = home.state()
         found = _find(state, digest)
         if found == state.current:
