@@ -24,7 +24,7 @@ from edgeopt.errors import DataError, EdgeoptError, UsageError
 from edgeopt.fleet.inventory import FleetDevice, Inventory
 from edgeopt.fleet.reach import ask_status
 from edgeopt.model import Value
-from edgeopt.transports import device_transport
+from edgeopt.transports import DeviceTransport, device_transport
 
 #: metric → its label that is the key of a figure; all others have one figure each
 KEYED = {
@@ -118,10 +118,20 @@ def ask_fields(inventory: Inventory) -> dict[str, Field | EdgeoptError]:
 def _ask(name: str, device: FleetDevice) -> Field | EdgeoptError:
     try:
         with device_transport(device.url, device.pins()) as transport:
-            state = ask_status(transport, name).state
-            field = field_of(transport.run("metrics"), f"what `{name}` says")
+            assert isinstance(transport, DeviceTransport)
+            return ask_field(name, transport)
     except EdgeoptError as error:
         return error
+
+
+def ask_field(name: str, transport: DeviceTransport) -> Field:
+    """What a device says of what it runs, or is to run once it starts.
+
+    Raises:
+        EdgeoptError: it cannot be reached, is another one than is pinned, or cannot read what it holds.
+    """
+    state = ask_status(transport, name).state
+    field = field_of(transport.run("metrics"), f"what `{name}` says")
     if field.digest or state.current is None:
         return field
     return field.model_copy(update={"digest": state.current, "counter": state.releases[state.current].counter})
