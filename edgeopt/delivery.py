@@ -113,7 +113,7 @@ def _deliver_bundle(side: Side, target: TargetPlan, result: TargetResult, result
     contents = Contents(
         name=recipe.name, target=target.name, candidate=side.id, artifact=artifact,
         preprocess=recipe.data.preprocess, classes=tuple(recipe.data.classes) if recipe.data.classes else None,
-        compatible=_compatible(artifact, target), recipe=_recipe_as_run(recipe),
+        compatible=_compatible(artifact, target, results), recipe=_recipe_as_run(recipe),
         golden=_golden(side, target, results),
         measurements=tuple(one.model_dump(mode="json") for one in candidate.measurements),
         verdicts=tuple(one.model_dump(mode="json") for one in candidate.verdicts),
@@ -124,9 +124,11 @@ def _deliver_bundle(side: Side, target: TargetPlan, result: TargetResult, result
     pack_bundle(contents, folder)
 
 
-def _compatible(artifact: Artifact, target: TargetPlan) -> dict[str, str]:
-    """What a device must be for the verdicts to hold there; a machine of another kind only where the target says so."""
-    machine = artifact.requires.get("isa", platform.machine()).split()[0]
+def _compatible(artifact: Artifact, target: TargetPlan, results: Results) -> dict[str, str]:
+    """What a device must be for the verdicts to hold there: what it was measured on, or what the target says it is for."""
+    device = results.devices.get(target.name)
+    here = platform.machine() if device is None else str(device.environment["machine"])
+    machine = artifact.requires.get("isa", here).split()[0]
     board = {} if target.board is None else {"board": target.board}
     return {"machine": machine, **board, **artifact.requires}
 

@@ -132,6 +132,8 @@ class _Run:
                     wanted = environment.isa_summary(target.isa)
                     what = f"target `{target.name}` is for {wanted}, and is measured on {environment.describe()}"
                     self._tell(f"{what}: how fast it is there, and how its sums round, is not known")
+                for fault in self.devices[target.name].unfit if target.name in self.devices else ():
+                    self._tell(f"the device of target `{target.name}` is not at rest: {fault}")
             for step in self.plan.steps:
                 if step.action != "time":
                     self._run_step(step)

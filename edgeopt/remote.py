@@ -36,7 +36,8 @@ from edgeopt.device.measure import (
 )
 from edgeopt.device.status import PROTOCOL
 from edgeopt.environment import isa_summary
-from edgeopt.errors import DeviceError, TrustError
+from edgeopt.errors import TrustError, UsageError
+from edgeopt.fleet.reach import ask_status, find_unfit
 from edgeopt.model import Artifact, Model, load_artifact
 from edgeopt.transports import DeviceTransport
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
@@ -53,23 +54,24 @@ class RemoteDevice:
 
     Args:
         name: what people call it.
-        transport: open, until whoever opened it closes it.
-        device_key: what it must sign with, as 64 hexadecimal digits.
+        transport: open, until whoever opened it closes it; it pins the device's key.
 
     Raises:
+        UsageError: no key is pinned.
         DeviceError: it speaks another protocol, or cannot be reached.
         TrustError: it has another key.
     """
 
-    def __init__(self, name: str, transport: DeviceTransport, device_key: str) -> None:
+    def __init__(self, name: str, transport: DeviceTransport) -> None:
+        if transport.pins.device_key is None:
+            what = f"no key of `{name}` is pinned: whoever answers there could have measured anything"
+            raise UsageError(what, "add `device_key:` to the inventory, as `edgeopt device init` printed it there")
         self.name, self._transport = name, transport
-        self._key = public_key(device_key)
-        status = transport.run("status")
-        check_protocol(name, status.get("protocol"))
-        if status["key"] != device_key:
-            what = f"`{name}` has the key {status['key'][:12]}…, and {device_key[:12]}… is pinned"
-            raise TrustError(what, "if the device was set up anew, pin what `edgeopt device status --json` shows there")
-        self.environment: dict[str, Any] = status["environment"]
+        status = ask_status(transport, name)
+        self._key = public_key(status.key)  # which is the one that is pinned
+        self.environment = status.environment
+        #: why figures that are taken there now would not be those of a quiet, cool board
+        self.unfit = tuple(find_unfit(status.health))
 
     def describe(self) -> str:
         """One short line for people."""
@@ -160,6 +162,7 @@ class RemoteDevice:
             path.write_text(json.dumps(job.model_dump(mode="json")), encoding="utf8")
             there = self._transport.put(path, path.name)
         answer = self._transport.run("measure", there, seconds=JOB_SECONDS)
+        self._transport.discard(there)
         measured, results = self._verified(answer, job)
         for name, digest in measured.files.items():
             if only in ("", name):
@@ -187,18 +190,6 @@ class RemoteDevice:
         if any(Path(name).is_absolute() or ".." in Path(name).parts for name in measured.files):
             raise TrustError(f"`{self.name}` names files outside of its answer", "see what runs there")
         return measured, found.folder
-
-
-def check_protocol(name: str, found: object) -> None:
-    """See that a device speaks as this host does.
-
-    Raises:
-        DeviceError: it does not; says which side to update.
-    """
-    if found != PROTOCOL:
-        newer = isinstance(found, int) and found > PROTOCOL
-        what = f"`{name}` speaks protocol {found}, and this host {PROTOCOL}"
-        raise DeviceError(what, f"update edgeopt on {'this host' if newer else f'`{name}`'}")
 
 
 def _files_of(artifact: Artifact, folder: str) -> dict[str, Path]:

@@ -65,6 +65,7 @@ def command(
     from edgeopt.execute import LIMITS
     from edgeopt.pipeline import output_folder, run_plan
     from edgeopt.plan import make_plan
+    from edgeopt.reaching import machines_of, reach_devices
     from edgeopt.recipe import load_recipe
     from edgeopt.report import REPORT_FILE
     from edgeopt.store import Store
@@ -73,12 +74,14 @@ def command(
     limits = Limits(time_limit or LIMITS.seconds, None if memory_limit is None else round(memory_limit * 1e6))
     store = Store()
     loaded = load_recipe(recipe, overrides)
-    plan = make_plan(loaded, store, targets, _by_target(baselines, loaded))
     signer = None if key is None else open_signer(key)
-    with _live(quiet=as_json, verbose=verbose) as watcher:
-        report = run_plan(
-            plan, store, out=out, watcher=watcher, fresh=fresh, keep_going=keep_going, limits=limits, signer=signer
-        )  # fmt: skip
+    with reach_devices(loaded, targets) as devices:
+        plan = make_plan(loaded, store, targets, _by_target(baselines, loaded), machines_of(devices))
+        with _live(quiet=as_json, verbose=verbose) as watcher:
+            report = run_plan(
+                plan, store, out=out, watcher=watcher, fresh=fresh, keep_going=keep_going, limits=limits,
+                signer=signer, devices=devices,
+            )  # fmt: skip
     folder = output_folder(plan, out)
     if as_json:
         click.echo((folder / REPORT_FILE).read_text(encoding="utf8"), nl=False)

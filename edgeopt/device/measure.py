@@ -26,6 +26,7 @@ from edgeopt.bundle.signing import load_signer, sign
 from edgeopt.context import BUILDS, Context, Memo
 from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
+from edgeopt.device.busy import hold_board
 from edgeopt.device.home import Home
 from edgeopt.device.status import PROTOCOL
 from edgeopt.errors import DeviceError, TrustError, UsageError
@@ -122,12 +123,13 @@ def run_job(home: Home, job: Job, progress: Progress = ignore_progress) -> Answe
     Raises:
         TrustError: a file of the job is not the one that was sent.
         BuildError: it cannot be built or run here.
+        DeviceError: another job holds the board.
     """
     shelf = home.folder / MEASURED
     files.make_folder(shelf)
     files.sweep(shelf)
     _drop_old(shelf)
-    with files.scratch(shelf) as folder:
+    with hold_board(), files.scratch(shelf) as folder:
         given, made = folder / "given", folder / "made"
         _gather(home, job, given)
         files.make_folder(made)
