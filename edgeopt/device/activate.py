@@ -68,7 +68,8 @@ def roll_back(home: Home, why: str = "") -> str:
             raise UsageError("there is no release to go back to", "`edgeopt device status` shows what is installed")
         home.bundle(state.previous)
         back = state.rolled_back(why)
-        home.write_state(back.noting(event("fallback" if why else "rollback", state.previous, why, "operator")))
+        said = event("fallback" if why else "rollback", state.current or "", why, "operator")
+        home.write_state(back.noting(said))
     return state.previous
 
 

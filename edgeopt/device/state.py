@@ -36,7 +36,7 @@ class Installed(Value):
 class Event(Value):
     """Something that an operator should hear of. `at` is seconds since 1970 by the clock of the device.
 
-    With a reason, the release before was taken.
+    With a reason, the release before was taken; `release` is then the one that was left.
     """
 
     at: float

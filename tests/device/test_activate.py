@@ -201,6 +201,7 @@ def test_going_back_for_a_reason_ends_there(home: Home, used: str, releases: Rel
     assert roll_back(home, "wrong labels") == used
     state = home.state()
     assert (state.releases[second].bad, state.previous, state.counter) == ("wrong labels", None, 2)
+    assert (state.events[-1].release, state.events[-1].text) == (second, "wrong labels")
     with pytest.raises(UsageError, match="no release to go back to"):
         roll_back(home)
     assert activate(home).digest == used
