@@ -125,7 +125,7 @@ def _deliver_bundle(side: Side, target: TargetPlan, result: TargetResult, result
 
 
 def _compatible(artifact: Artifact, target: TargetPlan, results: Results) -> dict[str, str]:
-    """What a device must be for the verdicts to hold there: what it was measured on, or what the target says it is for."""
+    """What a device must be for the verdicts to hold there: what it was measured on, or is said to be for."""
     device = results.devices.get(target.name)
     here = platform.machine() if device is None else str(device.environment["machine"])
     machine = artifact.requires.get("isa", here).split()[0]
