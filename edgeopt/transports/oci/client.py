@@ -127,7 +127,7 @@ class Client:
             TrustError: it is longer than it may be.
         """
         start, received = time.monotonic(), 0
-        with self._interruptible():
+        with self._interruptible(response.url.host):
             for chunk in response.iter_raw():
                 received += len(chunk)
                 if received > limit_bytes:
@@ -142,8 +142,8 @@ class Client:
     ) -> Iterator[httpx.Response]:
         is_registry = _origin(url) == self._origin
         own = {"Authorization": self._authorization} if self._authorization and is_registry else {}
-        all_headers = {"User-Agent": "edgeopt", "Accept-Encoding": "identity", **(headers or {}), **own}
-        with self._interruptible():
+        all_headers = {"User-Agent": "edgeopt", "Accept-Encoding": "identity", **own, **(headers or {})}
+        with self._interruptible(url.host):
             request = self._http.build_request(method, url, content=content, headers=all_headers)
             response = self._http.send(request, stream=True)
         try:
@@ -156,7 +156,7 @@ class Client:
             response.close()
 
     @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
+    def _interruptible(self, host: str) -> Iterator[None]:
         """Name what HTTP and TLS raise."""
         import httpx
 
@@ -166,11 +166,11 @@ class Client:
             cause: BaseException | None = error
             while cause is not None:
                 if isinstance(cause, ssl.SSLCertVerificationError):
-                    what = f"the certificate of `{self.host}` does not prove who it is: {cause.verify_message}"
+                    what = f"the certificate of `{host}` does not prove who it is: {cause.verify_message}"
                     hint = "SSL_CERT_FILE names the authorities that are believed, and the clock must be right"
                     raise TrustError(what, hint) from error
                 cause = cause.__cause__ or cause.__context__
-            raise CutError(f"cannot speak with `{self.host}`: {str(error) or type(error).__name__}") from error
+            raise CutError(f"cannot speak with `{host}`: {str(error) or type(error).__name__}") from error
 
     def _checked(self, url: httpx.URL) -> httpx.URL:
         """Where we go: over TLS, or, if the registry is on this machine, to this machine."""
@@ -184,6 +184,7 @@ class Client:
         """Get what the registry wants to see in a request such as the one that it refused."""
         challenge = read_challenge(refused.headers.get_list("www-authenticate"))
         credentials = find_credentials(self.host)
+        self._authorization = None  # what it was is not good enough
         if challenge is None or (challenge.scheme == "basic" and credentials is None):
             raise self._refused(refused)
         if challenge.scheme == "basic" and credentials is not None:
@@ -212,8 +213,10 @@ class Client:
         said = b"".join(self.chunks(response, ANSWER_LIMIT_BYTES)) if not response.is_stream_consumed else b""
         code = _CODE.search(said)
         shown = f"{response.status_code}{f' {code[1].decode()}' if code else ''}"
-        hint = SIGN_IN if response.status_code in (401, 403) else "check the address, and what lies there"
-        return DeviceError(f"`{response.url.host}` refuses `{response.request.method}`: {shown}", hint)
+        if response.status_code in (401, 403):
+            return DeviceError(f"`{response.url.host}` does not let us do that: {shown}", SIGN_IN)
+        what = f"`{response.url.host}` answers {response.request.method} with {shown}"
+        return DeviceError(what, "check the address, and what lies there")
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
