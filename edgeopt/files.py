@@ -191,6 +191,12 @@ def make_folder(path: Path) -> None:
         _sync_folder(path.parent)
 
 
+def sync_folder(path: Path) -> None:
+    """Make durable which names `path` holds: a process that was killed may have put one there and come no further."""
+    with _named_errors(path):
+        _sync_folder(path)
+
+
 @contextlib.contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
     """A fresh folder inside `parent`, gone at the end unless it was published."""

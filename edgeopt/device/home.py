@@ -15,6 +15,7 @@ Every change of state is one file that replaces another, so there is nothing to 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,17 +136,22 @@ class Home:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Hold the lock, and clear up first what a process that died has left."""
+        """Hold the lock, and clear up first what a process that died has left.
+
+        What it has written and not come to sync is made durable: whoever finds its work done may say so.
+        """
         with files.lock(self.folder / LOCK_FILE):
-            for place in (self.folder, self.incoming, self.releases):
+            files.sync_folder(self.folder)
+            for place in (self.folder, self.incoming):
                 files.sweep(place)
             self._drop_unacknowledged()
             yield
 
     def _drop_unacknowledged(self) -> None:
+        """Nobody but who holds the lock writes among the releases: all else there is left over, from any boot."""
         known = self.state().releases
         for path in self.releases.iterdir() if self.releases.is_dir() else ():
-            if path.name not in known and not path.name.startswith(files.TEMPORARY):
+            if path.name not in known:
                 files.remove(path)
 
     def _load(self, name: str, kind: type[Read]) -> Read:
@@ -168,6 +174,9 @@ def make_home(folder: Path, root: bytes, device: Device) -> str:
     verify_root(root)
     folder = folder.absolute()
     files.make_folder(folder)
+    # a run that was killed may have made some of the folders, and not come to sync them
+    for parent in filter(_is_ours, folder.parents):
+        files.sync_folder(parent)
     with files.lock(folder / LOCK_FILE):
         if (folder / DEVICE_FILE).exists():
             raise UsageError(f"`{folder}` is a device's folder already", "its releases stay; choose another folder")
@@ -183,6 +192,10 @@ def make_home(folder: Path, root: bytes, device: Device) -> str:
             files.make_folder(folder / name)
         Home.write_device(_Unborn(folder), device)  # last: it says that all the rest is there
     return device_key(folder)
+
+
+def _is_ours(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.W_OK)
 
 
 class _Unborn(Home):
