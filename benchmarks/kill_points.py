@@ -113,14 +113,14 @@ def _leftovers(place: Path) -> Iterator[str]:
 
 
 def look_at_device(place: Path) -> object:
-    """What a device would run, every file of it verified, and what it knows; None where there is none yet."""
+    """What a device holds, every file of it verified, and what it knows; None where there is no device yet."""
     if not (place / DEVICE_FILE).is_file():
         return None
     home = Home(place)
     state, root = home.state(), home.root()
-    for digest in filter(None, (state.current, state.previous)):
-        home.bundle(digest)
     bad = tuple(sorted(digest for digest, one in state.releases.items() if one.bad))
+    for digest in state.releases.keys() - set(bad):
+        home.bundle(digest)
     return state.counter, state.current, state.previous, frozenset(state.releases), bad, root.version
 
 

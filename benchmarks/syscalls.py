@@ -79,26 +79,30 @@ def record(act: Callable[[], Any]) -> list[Call]:
     Raises:
         RuntimeError: it failed.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        log = Path(scratch, "log")
-        options = ["-y", "-xx", f"-s{1 << 26}", "-o", str(log), "-e", f"trace={','.join(TRACED)}"]
-        code = _run_traced(act, options)
-        if code != 0:
-            raise RuntimeError(f"what was to be recorded ended with {code}")
-        return list(_parse(log.read_text().splitlines()))
+    code, calls = _run_logged(act, [])
+    if code != 0:
+        raise RuntimeError(f"what was to be recorded ended with {code}")
+    return calls
 
 
-def killed_before(call: Call, act: Callable[[], Any]) -> None:
-    """Run `act` and kill it before it makes this call.
+def killed_before(call: Call, act: Callable[[], Any]) -> list[Call]:
+    """Run `act` and kill it before it makes this call; returns those that it has made.
 
     Raises:
         RuntimeError: it never came to that.
     """
-    options = ["-o", "/dev/null", "-e", f"trace={call.name}"]
-    options += ["-e", f"inject={call.name}:signal=KILL:when={call.number}"]
-    code = _run_traced(act, options)
+    code, calls = _run_logged(act, ["-e", f"inject={call.name}:signal=KILL:when={call.number}"])
     if code != -signal.SIGKILL:
         raise RuntimeError(f"not killed before {call.name} {call.number}, but ended with {code}")
+    return calls
+
+
+def _run_logged(act: Callable[[], Any], options: list[str]) -> tuple[int, list[Call]]:
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch, "log")
+        options = ["-y", "-xx", f"-s{1 << 26}", "-o", str(log), "-e", f"trace={','.join(TRACED)}", *options]
+        code = _run_traced(act, options)
+        return code, list(_parse(log.read_text().splitlines()))
 
 
 def _run_traced(act: Callable[[], Any], options: list[str]) -> int:
