@@ -1,10 +1,15 @@
-"""A real SSH server on a free port of this machine, with keys of its own, and a proxy that cuts what goes through it."""
+"""A real SSH server on a free port of this machine, with keys of its own, and a proxy that cuts what goes through it.
+
+`benchmarks/cut_transfers.py` uses them, too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +18,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from edgeopt.transports import Pins
 
@@ -38,7 +45,7 @@ def why_not() -> str:
     """What is missing for a server to run here; nothing if it can."""
     if shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         return "no sshd: apt-get install openssh-server"
-    if importlib_missing("asyncssh"):
+    if importlib.util.find_spec("asyncssh") is None:
         return "no asyncssh: pip install 'edgeopt[ssh]'"
     if os.geteuid() == 0:
         try:
@@ -46,12 +53,6 @@ def why_not() -> str:
         except OSError as error:
             return f"sshd needs {SEPARATION}: {error.strerror}"
     return ""
-
-
-def importlib_missing(name: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(name) is None
 
 
 def make_ssh_key(path: Path) -> str:
@@ -88,7 +89,12 @@ class Server:
         return f"ssh://127.0.0.1:{port or self.port}/{home}"
 
     def stop(self) -> None:
+        """Kill it, and the processes of its connections, as a power cut would."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         self.process.kill()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
         self.process.wait()
 
 
@@ -151,3 +157,13 @@ class CuttingProxy:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for all tests of a folder."""
+    if reason := why_not():
+        pytest.skip(reason)
+    server = start_server(tmp_path_factory.mktemp("sshd"))
+    yield server
+    server.stop()

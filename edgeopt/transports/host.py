@@ -27,6 +27,11 @@ KEEPALIVE_SECONDS, KEEPALIVES = 10.0, 3
 
 KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 
+#: kinds of host keys; all of them are taken, so that one which is not pinned is seen and refused
+KEY_KINDS = (
+    "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
+
 _EXAMPLE = "write it as ssh://user@host/app, or with a port as ssh://user@host:2222/app"
 
 
@@ -88,7 +93,7 @@ async def connect(place: Place, pins: Pins) -> asyncssh.SSHClientConnection:
             check.shown = key  # asked only for a key that is not among the known ones
             return False
 
-    given: dict[str, Any] = {"port": place.port, "username": place.user, **_identity(pins)}
+    given: dict[str, Any] = {"port": place.port, "username": place.user, **_identity(pins), **_kinds(pins)}
     try:
         return await asyncssh.connect(
             place.host, client_factory=Client, known_hosts=check.find_known, connect_timeout=CONNECT_SECONDS,
@@ -110,6 +115,14 @@ async def connect(place: Place, pins: Pins) -> asyncssh.SSHClientConnection:
         raise CutError(f"no answer in {CONNECT_SECONDS:.0f} seconds") from error
     except (OSError, asyncssh.Error) as error:
         raise CutError(tell(error)) from error
+
+
+def _kinds(pins: Pins) -> dict[str, Any]:
+    """Ask for the kind of the pinned key first: a host that has keys of several kinds shows one."""
+    if pins.host_key is None:
+        return {}
+    pinned = pins.host_key.split()[0].replace("ssh-rsa", "rsa-sha2-512")
+    return {"server_host_key_algs": list(dict.fromkeys([pinned, *KEY_KINDS]))}
 
 
 def tell(error: BaseException) -> str:
@@ -154,9 +167,9 @@ class _KeyCheck:
         """Why there is no connection to a host that showed a key which is not known, or none of the known kinds."""
         name, key = self._place.name, self.shown
         if self._is_known:
-            found = f"a key with fingerprint {key.get_fingerprint()}" if key else f"no such key: {tell(error)}"
+            found = key.get_fingerprint() if key else tell(error)
             hint = "if the device was set up anew, pin its new key; if not, somebody else answers in its place"
-            return TrustError(f"`{name}` shows another key than is pinned for it: {found}", hint)
+            return TrustError(f"`{name}` shows another key than is known for it: {found}", hint)
         if key is None:
             return DeviceError(
                 f"`{name}` and this host agree on no way to talk: {tell(error)}", "update its SSH server"

@@ -175,7 +175,8 @@ class Line:
 def strange_answer(name: str, answer: bytes) -> DeviceError:
     """The error that a device said something else than it should."""
     hint = "its shell may print something at login, which it must not where nobody reads"
-    return DeviceError(f"`{name}` answered something else than JSON: `{answer[:80].decode(errors='replace')}`", hint)
+    shown = " ".join(answer[:80].decode(errors="replace").split())
+    return DeviceError(f"`{name}` answered something else than JSON: `{shown}`", hint)
 
 
 async def _feed(
