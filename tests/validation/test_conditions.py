@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from edgeopt.validation import conditions
-from edgeopt.validation.conditions import Place, Slowdowns, frequency_mhz, hottest_c, place, slowdowns, strength
+from edgeopt.validation.conditions import (
+    Place,
+    Slowdowns,
+    SlowedSeconds,
+    frequency_mhz,
+    hottest_c,
+    place,
+    seconds_slowed,
+    slowdowns,
+    strength,
+)
 
 Write = Callable[[str, str], None]
 
@@ -66,6 +76,34 @@ def test_heat_is_counted_for_the_cores_in_use_and_their_package(write: Write) ->
 
 def test_what_came_on_is_the_difference() -> None:
     assert Slowdowns(3, 10).until(Slowdowns(5, 10)) == Slowdowns(2, 0)
+
+
+def test_the_seconds_held_back_are_those_of_the_group_that_was_held_back_most(write: Write) -> None:
+    write("groups/system/ours/cpu.stat", "nr_throttled 5\nthrottled_usec 2500000\n")
+    write("groups/system/cpu.stat", "throttled_usec 4000000\n")
+    write("groups/cpu/jobs/cpu.stat", "nr_throttled 1\nthrottled_time 9000000000\n")
+    write("cgroup", "0::/system/ours\n")
+    assert seconds_slowed() == SlowedSeconds(4.0, 0.0)
+    write("cgroup", "3:cpu,cpuacct:/jobs\n0::/system/ours\n")
+    assert seconds_slowed() == SlowedSeconds(9.0, 0.0)
+
+
+def test_the_seconds_too_hot_are_told_by_cores_or_by_what_cools_them(write: Write) -> None:
+    for core in range(3):
+        write(f"cpu/cpu{core}/thermal_throttle/core_throttle_total_time_ms", f"{1000 * core}\n")
+    assert seconds_slowed().heat == 2.0
+    assert seconds_slowed((1,)).heat == 1.0
+    write("thermal/cooling_device0/type", "thermal-cpufreq-0\n")
+    write("thermal/cooling_device0/stats/time_in_state_ms", "state0\t90000\nstate1\t2500\nstate2\t4500\n")
+    write("thermal/cooling_device1/type", "pwm-fan\n")
+    write("thermal/cooling_device1/stats/time_in_state_ms", "state0\t0\nstate1\t800000\n")
+    assert seconds_slowed().heat == 7.0
+
+
+@pytest.mark.usefixtures("write")
+def test_a_machine_that_keeps_no_times_has_not_been_slowed_down() -> None:
+    assert seconds_slowed() == SlowedSeconds(0.0, 0.0)
+    assert SlowedSeconds(1.0, 2.0).until(SlowedSeconds(3.5, 2.0)) == SlowedSeconds(2.5, 0.0)
 
 
 def test_the_hottest_zone_counts_and_a_sensor_that_gives_no_number_does_not(write: Write) -> None:
