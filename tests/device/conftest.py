@@ -95,7 +95,7 @@ class Releases:
         golden: tuple[Golden, ...] = GOLDEN, smoke: Smoke | None = None, batch: int = 1, **terms: Any,
     ) -> Path:  # fmt: skip
         """A bundle file; `fate` is what becomes of whoever runs it, in place of a network."""
-        label = f"{name}-{fate or kind}-{counter}"
+        label = f"{name}-{(fate or kind).split()[0]}-{counter}"
         built = self.folder / "built"
         built.mkdir(exist_ok=True)
         if fate is None:

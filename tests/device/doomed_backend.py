@@ -1,7 +1,8 @@
 """A third-party backend for tests that ends as the text of its one file says.
 
-ok: ten times the input; error: the process ends with SIGSEGV; hang: it never answers;
-treason: it kills whoever started it, as a power cut in the midst of a smoke test would
+ok: ten times the input; error: the process ends with SIGSEGV; hang: it never answers.
+A second word names a file: the first run makes it, and kills whoever started this, as a power cut in the midst of a
+smoke test would.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from edgeopt.model import Artifact, Form, Model, QuantizationProfile
 
 
 class DoomedSession(Session):
-    def __init__(self, fate: str) -> None:
-        self._fate = fate
+    def __init__(self, fate: str, *mark: str) -> None:
+        self._fate, self._marks = fate, [Path(one) for one in mark]
 
     def run(self, inputs: Arrays) -> Arrays:
+        for mark in self._marks:
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getppid(), signal.SIGKILL)
         if self._fate == "error":
             os.kill(os.getpid(), signal.SIGSEGV)
         if self._fate == "hang":
-            time.sleep(3600)
-        if self._fate == "treason":
-            os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(3600)
         return {"scores": np.asarray(inputs["image"] * 10)}
 
@@ -47,4 +49,4 @@ class Doomed(Backend):
         raise NotImplementedError
 
     def open(self, artifact: Artifact) -> Session:
-        return DoomedSession((artifact.folder / "model.onnx").read_text())
+        return DoomedSession(*(artifact.folder / "model.onnx").read_text().split())

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeopt.cli.device import home_option, json_option
+
+if TYPE_CHECKING:
+    from edgeopt.device.state import State
 
 
 @click.command()
@@ -28,10 +32,22 @@ def command(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(found.model_dump(mode="json"), indent=2))
         return
     state, health = found.state, found.health
-    click.echo(f"{found.app or 'nothing yet'} on {found.board or 'a board without a name'}, channel {found.channel}")
-    marks = {state.current: "▸", state.previous: "·"}
+    name, board = found.app or "no application yet", found.board or "a board without a name"
+    click.echo(
+        f"{name} on {board}, channel {found.channel}, counter {state.counter}, root version {found.root_version}"
+    )
     for digest, one in sorted(state.releases.items(), key=lambda item: -item[1].counter):
-        bad = f"  bad: {one.bad}" if one.bad else ""
-        click.echo(f"{marks.get(digest, ' ')} {digest[:12]}  counter {one.counter}{bad}")
+        mark, said = _describe(state, digest)
+        click.echo(f"{mark} {digest[:12]}  counter {one.counter}{said}")
     warmth = "" if health.temperature_c is None else f", {health.temperature_c:.0f} °C"
     click.echo(f"load {health.load:g} per core, {health.free_mb} MB free, power mode {health.power_mode}{warmth}")
+
+
+def _describe(state: State, digest: str) -> tuple[str, str]:
+    """A release's mark, and what is to be said of it."""
+    if digest == state.current:
+        return "▸", f"  in use, {state.starts} starts without an answer" if state.starts else "  in use"
+    if digest == state.previous:
+        return "·", "  the one before"
+    bad = state.releases[digest].bad
+    return " ", f"  bad: {bad}" if bad else ""
