@@ -62,7 +62,7 @@ def is_loopback(listening: socket.socket) -> bool:
 
 @contextlib.contextmanager
 def open_service(home: Home, limits: Limits) -> Iterator[Service]:
-    """The service of the active release of a device, with its metrics.
+    """The service of the active release of a device, with its metrics, which are kept in the device's home as well.
 
     Raises:
         DeviceError: no release is active, or none gives finite outputs.
@@ -70,20 +70,25 @@ def open_service(home: Home, limits: Limits) -> Iterator[Service]:
         MissingError: the runtime is not installed.
     """
     from edgeopt.device.metrics import CONTENT_TYPE, MetricsWatch, make_watch
+    from edgeopt.device.recording import recording
 
     with load(home.folder, make_watch=make_watch) as predictor:
 
+        def watch() -> MetricsWatch:
+            found = predictor.watch
+            assert isinstance(found, MetricsWatch)
+            return found
+
         def metrics() -> tuple[bytes, str]:
-            watch = predictor.watch
-            assert isinstance(watch, MetricsWatch)
-            return watch.render(), CONTENT_TYPE
+            return watch().render(), CONTENT_TYPE
 
         threads = limits.threads or max(1, environment.cpu_cores() // predictor.threads)
         settled = threading.Timer(SETTLED_SECONDS, predictor.confirm)
         settled.daemon = True
         settled.start()
         try:
-            yield Service(predictor, replace(limits, threads=threads), metrics)
+            with recording(home, watch):
+                yield Service(predictor, replace(limits, threads=threads), metrics)
         finally:
             settled.cancel()
 
