@@ -129,3 +129,21 @@ def test_every_backend_that_the_readme_lists_exists() -> None:
     assert table is not None
     listed = re.findall(r"^\| `(\w+)` \|", table[1], re.MULTILINE)
     assert {"onnxruntime_cpu", "openvino_cpu", "tensorrt"} <= set(listed) <= set(registry.names("backends"))
+
+
+def test_every_test_that_the_page_on_devices_names_is_there() -> None:
+    rows = re.findall(r"^\|.*tests/.*\|$", (ROOT / "docs/devices.md").read_text(encoding="utf8"), re.MULTILINE)
+    named = [(path, name) for row in rows for path, names in re.findall(r"`(tests/\S+)`: ((?:`test_\w+`(?:, )?)+)", row)
+             for name in re.findall(r"\w+", names)]  # fmt: skip
+    assert len(named) > 40
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf8"), f"{path}: {name}"
+
+
+def test_every_command_that_the_page_on_devices_shows_exists() -> None:
+    known = [name for name, _ in commands(cli, "edgeopt")]
+    shown = re.findall(r"edgeopt (?:[a-z]+ ?)+", (ROOT / "docs/devices.md").read_text(encoding="utf8"))
+    of_groups = [one.strip() for one in shown if one.split()[1] in ("device", "bundle", "keys", "fleet", "ship")]
+    assert len(of_groups) > 10
+    for one in of_groups:
+        assert any(one == name or one.startswith(f"{name} ") for name in known), one
