@@ -37,6 +37,9 @@ COMPILE = ("jinja2", "onnx", "onnxscript", "onnxslim", "rich", "safetensors", "t
 
 TRACE_LINES = 60
 
+#: characters of what somebody else has written
+LEGIBLE = 100
+
 
 class EdgeoptError(Exception):
     """A fault that the user can act on: `message` says what and where, `hint` what to do next.
@@ -168,3 +171,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean `{close[0]}`?"
     return f"known: {', '.join(names)}" if names else ""
+
+
+def legible(text: str) -> str:
+    """What anybody may have written, for a message: short, on one line, with nothing that a terminal would obey."""
+    return (text if text.isprintable() else ascii(text)[1:-1])[:LEGIBLE]

@@ -17,7 +17,7 @@ from pydantic import ValidationError, model_validator
 
 from edgeopt.bundle.fingerprint import Reference
 from edgeopt.data.preprocess import Preprocess
-from edgeopt.errors import TrustError
+from edgeopt.errors import TrustError, legible
 from edgeopt.model import Artifact, ArtifactFile, Value, canonical_json
 
 FORMAT: Final = 1
@@ -98,7 +98,7 @@ class Manifest(Value):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "files"
-            raise TrustError(f"the manifest is not sound: `{place}`: {first['msg']}", _HINT) from error
+            raise TrustError(f"the manifest is not sound: `{legible(place)}`: {first['msg']}", _HINT) from error
         if manifest.to_bytes() != data:
             raise TrustError("the manifest is not in its canonical form", _HINT)
         return manifest
@@ -154,13 +154,13 @@ def _check_format(data: bytes) -> None:
     version = found.get("edgeopt_bundle") if isinstance(found, dict) else None
     if version != FORMAT:
         raise TrustError(
-            f"the manifest has bundle format `{version}`, this edgeopt reads `{FORMAT}`",
+            f"the manifest has bundle format `{legible(str(version))}`, this edgeopt reads `{FORMAT}`",
             "read it with the edgeopt that made it, or a newer one",
         )
 
 
 def _name_faults(names: list[str]) -> Iterable[str]:
-    yield from (f"`{name}` is not a plain relative name" for name in names if not _NAME.fullmatch(name))
+    yield from (f"`{legible(name)}` is not a plain relative name" for name in names if not _NAME.fullmatch(name))
     if names != sorted(set(names)):
         yield "the files are not sorted, each named once"
     # Some file systems fold case, and there two such names would be one file.

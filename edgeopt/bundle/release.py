@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from edgeopt.bundle.manifest import Manifest
 from edgeopt.bundle.signing import read_unproven, verify
 from edgeopt.bundle.trust import Root
-from edgeopt.errors import TrustError
+from edgeopt.errors import TrustError, legible
 from edgeopt.model import Value, canonical_json
 
 FORMAT: Final = 1
@@ -86,7 +86,7 @@ def _parse(payload: bytes) -> Release:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "release"
-        raise TrustError(f"the release is not sound: `{place}`: {first['msg']}", _HINT) from error
+        raise TrustError(f"the release is not sound: `{legible(place)}`: {first['msg']}", _HINT) from error
     if canonical_json(release.model_dump(mode="json", exclude_unset=True)) != payload:
         raise TrustError("the release is not in its canonical form", _HINT)
     return release

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeopt import files
-from edgeopt.errors import TrustError, UsageError
+from edgeopt.errors import TrustError, UsageError, legible
 from edgeopt.model import canonical_json
 
 if TYPE_CHECKING:
@@ -176,7 +176,8 @@ def _open(data: bytes, payload_type: str | None) -> Any:
         raise TrustError("the signature is not in its canonical form", "get it again from where it was made")
     found = envelope.payload_type
     if payload_type not in (None, found):
-        raise TrustError(f"what was signed is `{found}`, not `{payload_type}`", "give the signature of this very thing")
+        what = f"what was signed is `{legible(found)}`, not `{payload_type}`"
+        raise TrustError(what, "give the signature of this very thing")
     return envelope
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from edgeopt import files
 from edgeopt.bundle.signing import public_key, public_value, read_unproven, sign, verify
-from edgeopt.errors import TrustError, UsageError
+from edgeopt.errors import TrustError, UsageError, legible
 from edgeopt.model import Value, canonical_json
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _parse(payload: bytes) -> Root:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "root"
-        raise TrustError(f"the root is not sound: `{place}`: {first['msg']}", NEW_ROOT) from error
+        raise TrustError(f"the root is not sound: `{legible(place)}`: {first['msg']}", NEW_ROOT) from error
     if canonical_json(root.model_dump(mode="json", exclude_unset=True)) != payload:
         raise TrustError("the root is not in its canonical form", NEW_ROOT)
     return root

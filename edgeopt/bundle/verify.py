@@ -22,7 +22,7 @@ from edgeopt.bundle.manifest import (
 from edgeopt.bundle.release import Release, verify_release
 from edgeopt.bundle.signing import signers_of
 from edgeopt.bundle.trust import Root
-from edgeopt.errors import TrustError, UsageError
+from edgeopt.errors import TrustError, UsageError, legible
 from edgeopt.model import ArtifactFile, Value
 
 SHOWN = 5
@@ -65,7 +65,7 @@ def _verification(release: bytes | None, manifest: Manifest, root: Root | None) 
         return Verification(manifest=manifest, release=verified, signature=signature)
     if release is None:
         return Verification(manifest=manifest, signature="unsigned")
-    names = ", ".join(name[:12] for name in signers_of(release))
+    names = ", ".join(legible(name[:12]) for name in signers_of(release))
     return Verification(manifest=manifest, signature=f"says that {names} signed it, which `--root` would prove")
 
 

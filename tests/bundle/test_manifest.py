@@ -62,6 +62,15 @@ def test_names_that_meet_in_one_place_are_refused(names: tuple[str, ...], bundle
         Manifest.parse(listed(bundle, *names))
 
 
+@pytest.mark.parametrize("text", ["a\nhint: run this", "\x1b[2J", "\u202ecod.exe", "x" * 500])
+def test_what_a_stranger_has_written_is_told_on_one_short_line(text: str, bundle: Bundle) -> None:
+    for hostile in (listed(bundle, text), changed(bundle, edgeopt_bundle=text), changed(bundle, **{text: 1})):
+        with pytest.raises(TrustError) as caught:
+            Manifest.parse(hostile)
+        assert caught.value.message.isprintable()
+        assert len(caught.value.message) < 250
+
+
 def test_unsorted_files_are_refused(bundle: Bundle) -> None:
     found = json.loads(bundle.manifest.to_bytes())["files"]
     with pytest.raises(TrustError, match="not sorted"):
