@@ -13,6 +13,7 @@ import logging
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
 
 #: threads that neither run nor wait: they answer `/health`, and say that all places are taken
 SPARE_THREADS = 4
-MOST_CONNECTIONS = 512
+MOST_CONNECTIONS, BACKLOG = 512, 1024
 
 #: how soon it is seen that the server is to stop, or that the last answer is out
 POLL_SECONDS, DRAIN_POLL_SECONDS = 0.25, 0.02
 
 #: a service that nobody has asked for so long has started all the same
 SETTLED_SECONDS = 60.0
+
+
+#: connections that the system keeps until they are taken
+BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -49,6 +54,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(BACKLOG)  # from here on nobody is turned away, though it may take a moment
+        listening.listen(BACKLOG)  # whoever is told of it may come at once, and waits until it is served
     except OSError as error:
         what = f"cannot listen on `{host}` port {port}: {(error.strerror or str(error)).lower()}"
         raise UsageError(what, "choose another `--port`, or another `--host`") from error
@@ -69,9 +76,12 @@ def open_service(home: Home, limits: Limits) -> Iterator[Service]:
         BackendError: it cannot be opened or run.
         MissingError: the runtime is not installed.
     """
-    from edgeopt.device.metrics import CONTENT_TYPE, MetricsWatch, make_watch
-    from edgeopt.device.recording import recording
+    from PIL import Image
 
+    from edgeopt.device.metrics import CONTENT_TYPE, MetricsWatch, make_watch
+
+    # Such an image is refused, and whoever sent it is told: no line on stderr for each.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     with load(home.folder, make_watch=make_watch) as predictor:
 
         def watch() -> MetricsWatch:
@@ -127,7 +137,7 @@ def _settings(limits: Limits) -> dict[str, Any]:
     return {
         "threads": limits.threads + limits.queue + SPARE_THREADS, "max_request_body_size": limits.body_bytes,
         "channel_timeout": max(1, round(limits.seconds)), "cleanup_interval": max(1, round(limits.seconds / 4)),
-        "connection_limit": MOST_CONNECTIONS, "asyncore_use_poll": True, "ident": "edgeopt",
+        "connection_limit": MOST_CONNECTIONS, "backlog": BACKLOG, "asyncore_use_poll": True, "ident": "edgeopt",
         "clear_untrusted_proxy_headers": True, "log_socket_errors": False,
     }  # fmt: skip
 
