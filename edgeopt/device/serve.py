@@ -30,17 +30,15 @@ if TYPE_CHECKING:
 
 #: threads that neither run nor wait: they answer `/health`, and say that all places are taken
 SPARE_THREADS = 4
-MOST_CONNECTIONS, BACKLOG = 512, 1024
+MOST_CONNECTIONS = 512
+#: connections that the system keeps until they are taken
+BACKLOG = 1024
 
 #: how soon it is seen that the server is to stop, or that the last answer is out
 POLL_SECONDS, DRAIN_POLL_SECONDS = 0.25, 0.02
 
 #: a service that nobody has asked for so long has started all the same
 SETTLED_SECONDS = 60.0
-
-
-#: connections that the system keeps until they are taken
-BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -54,7 +52,6 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(BACKLOG)  # from here on nobody is turned away, though it may take a moment
         listening.listen(BACKLOG)  # whoever is told of it may come at once, and waits until it is served
     except OSError as error:
         what = f"cannot listen on `{host}` port {port}: {(error.strerror or str(error)).lower()}"
@@ -79,6 +76,7 @@ def open_service(home: Home, limits: Limits) -> Iterator[Service]:
     from PIL import Image
 
     from edgeopt.device.metrics import CONTENT_TYPE, MetricsWatch, make_watch
+    from edgeopt.device.recording import recording
 
     # Such an image is refused, and whoever sent it is told: no line on stderr for each.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
