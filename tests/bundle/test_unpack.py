@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.hostile_bundles import MODES, Members, hostile_members, set_mode, zipped
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.archive import pack_members
 from edgeopt.bundle.unpack import unpack_bundle
 from edgeopt.bundle.verify import verify_bundle
 from edgeopt.errors import EdgeoptError, TrustError, UsageError
-
-Members = list[tuple[str, bytes]]
 
 
 @pytest.fixture
@@ -47,18 +46,6 @@ def refused(tmp_path: Path) -> Callable[[bytes], None]:
     return assert_refused
 
 
-def zipped(members: Members, change: Callable[[zipfile.ZipInfo], object] = lambda info: None) -> bytes:
-    """A zip by Python's own writer, with each header changed at will."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, content in members:
-            info = zipfile.ZipInfo(name)
-            info.external_attr = 0o100644 << 16
-            change(info)
-            archive.writestr(info, content)
-    return stream.getvalue()
-
-
 def test_every_prefix_is_refused(file: Path, refused: Callable[[bytes], None]) -> None:
     data = file.read_bytes()
     for length in [*range(0, len(data), 97), len(data) - 1]:
@@ -71,28 +58,6 @@ def test_every_flipped_byte_is_refused(file: Path, refused: Callable[[bytes], No
         place = numbers.randrange(len(data))
         flipped = bytes([data[place] ^ numbers.randrange(1, 256)])
         refused(data[:place] + flipped + data[place + 1 :])
-
-
-def hostile_members(members: Members) -> Iterator[Members]:
-    manifest, first, *rest = members
-    yield [*members, ("extra.bin", b"extra")]
-    yield [*members, first]
-    yield [manifest, first, first, *rest]
-    yield [manifest, manifest, first, *rest]
-    yield [first, manifest, *rest]
-    yield [manifest, *rest]
-    yield [manifest, *rest, first]
-    yield [("extra.bin", b"extra"), *members]
-    for name in ("../escaped", "/tmp/escaped", "model/../../escaped", "./x", "a\\..\\b", "", "CON", "GOLDEN.NPZ"):
-        yield [*members, (name, b"x")]
-        yield [manifest, (name, first[1]), *rest]
-    yield [manifest, (first[0] + "/", first[1]), *rest]
-    yield [("manifest.json", b"{}"), first, *rest]
-    yield [("manifest.json", b""), first, *rest]
-    yield [("manifest.json", manifest[1] + b" "), first, *rest]
-    yield [manifest, (first[0], first[1] + b"x"), *rest]
-    yield [manifest, (first[0], b"x" * len(first[1])), *rest]
-    yield []
 
 
 def test_members_that_the_manifest_does_not_describe_are_refused(
@@ -108,13 +73,7 @@ def test_members_in_a_zip_of_another_tool_are_refused(members: Members, refused:
         refused(zipped(hostile))
 
 
-def set_mode(mode: int) -> Callable[[zipfile.ZipInfo], object]:
-    return lambda info: setattr(info, "external_attr", mode << 16)
-
-
-@pytest.mark.parametrize(
-    "mode", [0o120777, 0o104755, 0o100777, 0o060644, 0o020644, 0o010644, 0o040755, 0o140755], ids=oct
-)
+@pytest.mark.parametrize("mode", MODES, ids=oct)
 def test_links_devices_pipes_and_setuid_are_refused(
     mode: int, members: Members, refused: Callable[[bytes], None]
 ) -> None:
