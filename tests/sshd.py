@@ -38,6 +38,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxStartups 100
 LogLevel ERROR
+PermitUserEnvironment yes
 """
 
 

@@ -17,19 +17,19 @@ It is read as strictly as a recipe: every fault at once, with line and column.
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
 from edgeopt.errors import RecipeError, UsageError, did_you_mean
-from edgeopt.model import Value, canonical_json
+from edgeopt.model import Value
 from edgeopt.recipe.describe import describe_errors
 from edgeopt.recipe.document import MAX_BYTES, Document, parse
 from edgeopt.transports import Pins
-
-FORMAT: Final = 1
 
 #: where a name is looked up when no file is named
 INVENTORY_FILE = "fleet.yaml"
@@ -71,7 +71,7 @@ class Batches(Value):
 class Inventory(Value):
     """The devices of a fleet by name."""
 
-    edgeopt_fleet: Literal[1] = FORMAT
+    edgeopt_fleet: Literal[1] = 1
     devices: dict[str, FleetDevice]
     batches: Batches = Batches()
 
@@ -130,8 +130,10 @@ def _validate(document: Document) -> Inventory | None:
         if not document.faults:
             document.fault((), _HINT)
         return None
-    try:
-        inventory = Inventory.model_validate_json(canonical_json(document.data), strict=True)
+    if "edgeopt_fleet" not in document.data:
+        document.fault((), "missing key `edgeopt_fleet`", "begin with `edgeopt_fleet: 1`")
+    try:  # not as canonical JSON: the order of the devices counts
+        inventory = Inventory.model_validate_json(json.dumps(document.data), strict=True)
     except ValidationError as error:
         describe_errors(document, error, (), Inventory)
         return None
@@ -140,8 +142,6 @@ def _validate(document: Document) -> Inventory | None:
 
 
 def _check_devices(document: Document, inventory: Inventory) -> None:
-    import re
-
     if not inventory.devices:
         document.fault(("devices",), "no device is named")
     homes: dict[str, str] = {}

@@ -19,6 +19,9 @@ from edgeopt.transports import Pins, Progress, Transport, shipped_name
 
 PART = ".part"
 
+#: what should be mounted where
+MOUNT_TABLE = Path("/etc/fstab")
+
 
 class Folder(Transport):
     """See the module."""
@@ -90,9 +93,9 @@ def _skip_equal(source: BinaryIO, stream: BinaryIO) -> int:
 
 
 def _is_mount_point(folder: Path) -> bool:
-    """Whether something should be mounted exactly there, as far as `/etc/fstab` says."""
+    """Whether something should be mounted exactly there, as far as the system says."""
     try:
-        lines = Path("/etc/fstab").read_text(errors="replace").splitlines()
+        lines = MOUNT_TABLE.read_text(errors="replace").splitlines()
     except OSError:
         return False
     points = {line.split()[1] for line in lines if len(line.split()) > 1 and not line.lstrip().startswith("#")}
