@@ -127,7 +127,7 @@ class CuttingProxy:
 
     def __init__(self, port: int, budget: Iterator[int]) -> None:
         self._target, self._budget = port, budget
-        self.cuts = 0
+        self.cuts = self.passed_bytes = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -141,10 +141,10 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._target))
                 limit = next(self._budget, None)
-                threading.Thread(target=self._pump, args=(client, server, limit), daemon=True).start()
-                threading.Thread(target=self._pump, args=(server, client, None), daemon=True).start()
+                for pair in ((client, server, limit, True), (server, client, None, False)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, limit: int | None) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, limit: int | None, to_server: bool) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while chunk := source.recv(65536):
@@ -154,6 +154,7 @@ class CuttingProxy:
                     break
                 sink.sendall(chunk)
                 passed += len(chunk)
+                self.passed_bytes += len(chunk) if to_server else 0
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
