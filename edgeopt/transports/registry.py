@@ -84,8 +84,8 @@ class Registry(Transport):
         if answer.status == 404:
             what = f"there is no `{name}` in `{self._place.repository}` at `{self._place.host}`"
             raise DeviceError(what, "`edgeopt ship BUNDLE registry://…` puts one there, under its channel")
-        found, told = digest_of(answer.content), answer.headers.get("docker-content-digest")
-        if found not in (self._place.digest or found,) or told not in (None, found):
+        found, told = digest_of(answer.content), answer.headers.get("docker-content-digest", "")
+        if found != (self._place.digest or found) or (told.startswith("sha256:") and told != found):
             what = f"`{self._place.host}` gave another manifest than {self._place.digest or told}"
             raise TrustError(what, "ship the bundle there again; if that does not help, do not trust the registry")
         if len(answer.content) > IMAGE_LIMIT_BYTES:

@@ -10,11 +10,13 @@ import base64
 import contextlib
 import datetime
 import hashlib
+import itertools
 import json
 import os
 import platform
 import random
 import shutil
+import signal
 import socket
 import socketserver
 import subprocess
@@ -24,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -37,6 +40,7 @@ from cryptography.x509.oid import NameOID
 
 pytest.importorskip("httpx")
 
+from edgeopt import files
 from edgeopt.bundle.golden import Golden
 from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
 from edgeopt.bundle.sign import Terms, sign_bundle
@@ -45,11 +49,12 @@ from edgeopt.bundle.trust import Root, make_role, write_root
 from edgeopt.bundle.verify import verify_bundle
 from edgeopt.cli import cli
 from edgeopt.data.preprocess import Preprocess
+from edgeopt.device import pull as device_pull
 from edgeopt.device.home import Device, Home, make_home
-from edgeopt.errors import DeviceError, EdgeoptError, TrustError, UsageError
+from edgeopt.errors import DeviceError, DiskError, EdgeoptError, TrustError, UsageError
 from edgeopt.model import Artifact, TensorSpec, list_files
 from edgeopt.transports import open_transport
-from edgeopt.transports.oci import IMAGE_TYPE, Reference, client, is_loopback, patience, signing_in, upload
+from edgeopt.transports.oci import IMAGE_TYPE, Reference, client, download, is_loopback, patience, signing_in, upload
 from edgeopt.transports.registry import Registry
 
 USER, SECRET = "pusher", "open sesame"
@@ -479,8 +484,8 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     except OSError:
         pytest.skip("this machine's name leads nowhere")
     make_certificate(tmp_path, name)
-    files = {"certificate": str(tmp_path / "certificate.pem"), "key": str(tmp_path / "key.pem")}
-    with running(tmp_path, host, files) as found:
+    paths = {"certificate": str(tmp_path / "certificate.pem"), "key": str(tmp_path / "key.pem")}
+    with running(tmp_path, host, paths) as found:
         address = f"registry://{name}:{found.port}/digits"
         with pytest.raises(TrustError, match="does not prove who it is: self"):
             send(address, bundle)
@@ -536,6 +541,54 @@ def test_a_release_that_the_device_does_not_trust_is_not_kept(real: Running, pub
         run(address, "--home", str(home), "--install")
     assert list((home / "incoming").iterdir()) == []
     assert Home(home).state().counter == 2
+
+
+def test_what_is_shipped_to_a_registry_is_told_by_its_digest(real: Running, bundle: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["ship", str(bundle), real.address("shipped/digits")], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert pull(result.stdout.strip(), tmp_path).read_bytes() == bundle.read_bytes()
+
+
+def test_a_kill_at_any_change_of_a_file_leaves_a_pull_that_goes_on(
+    real: Running, bundle: Path, publisher: Publisher, tmp_path: Path
+) -> None:
+    address = real.address("killed/digits")
+    send(address, bundle)
+
+    def pull_there(folder: Path, allowed: int) -> bool:
+        """Pull and install in a child that is killed before one change more; tells whether it came to that."""
+        child = os.fork()
+        if child == 0:
+            changes = itertools.count()
+
+            def kill(operation: str, path: Path) -> None:
+                if next(changes) >= allowed:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            files.observe = kill
+            device_pull.pull(Home(folder), address, and_install=True)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+    for kills in itertools.count():
+        folder = tmp_path / str(kills)
+        make_home(folder, publisher.root.read_bytes(), Device())
+        if not pull_there(folder, kills):
+            break
+        device_pull.pull(Home(folder), address, and_install=True)
+        assert Home(folder).state().counter == 1
+        Home(folder).bundle(verify_bundle(bundle).manifest.digest())
+        assert [path.suffix for path in (folder / "incoming").iterdir()] in ([], [".edgeopt"])
+    assert kills >= 10
+
+
+def test_what_does_not_fit_is_refused_before_the_disk_is_full(
+    filled: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download.os, "fstatvfs", lambda number: SimpleNamespace(f_bavail=10, f_frsize=1000))
+    with pytest.raises(DiskError, match=r"0\.4 MB more are needed, 0\.0 MB are free"):
+        pull(filled.address, tmp_path)
+    assert filled.methods() == ["GET"]
 
 
 def test_a_device_pulls_from_registries_only(home: Path) -> None:
@@ -789,6 +842,20 @@ def test_a_body_that_is_cut_is_asked_for_from_there_on(ignores_ranges: bool, fil
     assert ranges == [None, "bytes=150000-"]
 
 
+def test_a_server_that_begins_anew_each_time_is_given_up(filled: Shelf, tmp_path: Path) -> None:
+    """It takes no ranges, and cuts each answer: once late, once early, so that each second one is longer."""
+    lengths = itertools.cycle([300_000, 100_000])
+
+    def cut(request: Request) -> None:
+        request.reply(200, blob_of(request)[: next(lengths)], length=len(blob_of(request)))
+        request.cut()
+
+    filled.misbehave = always(cut, is_blob)
+    with pytest.raises(DeviceError):
+        pull(filled.address, tmp_path)
+    assert len(filled.asked) == 1 + patience.TRIES
+
+
 def test_a_body_that_ends_early_without_a_length_is_asked_for_until_patience_ends(
     filled: Shelf, tmp_path: Path
 ) -> None:
@@ -829,6 +896,18 @@ def test_two_do_not_fetch_the_same_at_once(filled: Shelf, tmp_path: Path) -> Non
         request.answer_get()
 
     filled.misbehave = once(pull_too, is_blob)
+    assert pull(filled.address, tmp_path).is_file()
+
+
+def test_what_is_cleared_away_meanwhile_is_told(filled: Shelf, tmp_path: Path) -> None:
+    def clear(request: Request) -> None:
+        for part in tmp_path.glob("*.part"):
+            part.unlink()
+        request.answer_get()
+
+    filled.misbehave = once(clear, is_blob)
+    with pytest.raises(DeviceError, match="was removed while it was fetched"):
+        pull(filled.address, tmp_path)
     assert pull(filled.address, tmp_path).is_file()
 
 

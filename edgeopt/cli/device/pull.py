@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
 from edgeopt.cli.device import home_option, json_option
+from edgeopt.cli.ship import CLEAR
 
 
 @click.command()
@@ -28,7 +30,10 @@ def command(reference: str, folder: Path, and_install: bool, as_json: bool) -> N
     from edgeopt.device.home import Home
     from edgeopt.device.pull import pull
 
-    found = pull(Home(folder), reference, and_install=and_install)
+    is_live = sys.stderr.isatty()
+    found = pull(Home(folder), reference, _tell if is_live else None, and_install=and_install)
+    if is_live:
+        click.echo(CLEAR, nl=False, err=True)
     if as_json:
         click.echo(json.dumps(found.model_dump(mode="json"), indent=2))
         return
@@ -39,3 +44,7 @@ def command(reference: str, folder: Path, and_install: bool, as_json: bool) -> N
     click.echo(f"{made.release.name} {made.digest[:12]}: counter {made.release.counter}")
     if made.note:
         click.echo(f"note: {made.note}", err=True)
+
+
+def _tell(have_bytes: int, size_bytes: int) -> None:
+    click.echo(f"{CLEAR}  {have_bytes / 1e6:.1f} of {size_bytes / 1e6:.1f} MB", nl=False, err=True)

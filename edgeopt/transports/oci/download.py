@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from edgeopt import files
-from edgeopt.errors import DeviceError, TrustError
+from edgeopt.errors import DeviceError, DiskError, TrustError
 from edgeopt.transports import Progress
 from edgeopt.transports.oci import Blob
 from edgeopt.transports.oci.client import Client
@@ -30,11 +31,13 @@ def fetch_blob(client: Client, url: str, blob: Blob, destination: Path, progress
         CutError: it was cut too often without getting further.
         DeviceError: the registry does not have it, or will not give it.
         TrustError: what came is not what its digest says; nothing is kept of it.
+        DiskError: it does not fit.
     """
     part = destination.with_name(destination.name + PART)
     with files.append(part) as stream:
         fetching = _Fetching(client, f"{url}/blobs/{blob.digest}", blob, stream, progress)
         was_begun = fetching.take_up()
+        fetching.check_room()
         fetching.run()
         if was_begun and not fetching.is_right():  # what an earlier run left may have been torn by a power cut
             fetching.begin_anew()
@@ -75,18 +78,30 @@ class _Fetching:
     def is_right(self) -> bool:
         return self._digest.hexdigest() == self._blob.sha256
 
+    def check_room(self) -> None:
+        """See that the disk has room for the rest, rather than fill it.
+
+        Raises:
+            DiskError: it has not.
+        """
+        disk = os.fstatvfs(self._stream.fileno())
+        needed, free = self._blob.size - self._have, disk.f_bavail * disk.f_frsize
+        if needed > free:
+            what = f"{needed / 1e6:.1f} MB more are needed, {free / 1e6:.1f} MB are free"
+            raise DiskError(f"no space left on the disk: {what}", "`edgeopt device gc` frees some, then run it again")
+
     def run(self) -> None:
         """Fetch until all is there."""
-        patience = Patience()
+        patience, furthest = Patience(), self._have
         while self._have < self._blob.size:
-            before = self._have
             try:
                 self._fetch_rest()
                 if self._have < self._blob.size:
                     raise CutError(f"`{self._client.host}` stopped at {self._have} of {self._blob.size} bytes")
             except CutError as error:
-                if self._have - before >= PROGRESS_BYTES:
+                if self._have - furthest >= PROGRESS_BYTES:
                     patience.progressed()
+                    furthest = self._have
                 patience.wait(error)
 
     def _fetch_rest(self) -> None:
