@@ -37,7 +37,7 @@ def command(
     host_key: str | None, device_key: str | None, identity: Path | None, bootstrap: bool, wheels: Path | None,
     root: Path | None, python: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Bring BUNDLE to where it runs, install it there, and use it if it passes its smoke test there.
+    """Bring BUNDLE to a device or a fleet, and use it if it passes its smoke test there.
 
     TO is a device, as ssh://user@host/app, or ssh://name of one in `fleet.yaml`; a fleet, as `fleet.yaml`, or one
     device of it, as `fleet.yaml#name`; or a place that only keeps it, as folder:///mnt/stick.
