@@ -276,9 +276,24 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[boo
         yield True
 
 
-def _temporary(parent: Path) -> Path:
+def this_process() -> str:
+    """What tells this process from any other, of any boot and machine; `has_ended` reads it."""
     process = os.getpid()
-    return parent / f"{TEMPORARY}{_place()}-{process}-{_started(process)}-{secrets.token_hex(6)}"
+    return f"{_place()}-{process}-{_started(process)}"
+
+
+def has_ended(process: str) -> bool:
+    """Whether a process lives no more, as far as can be seen: what is of another boot, machine or container does not.
+
+    Args:
+        process: as `this_process` told it there.
+    """
+    place, number, started = process.split("-")
+    return place != _place() or _started(int(number)) not in (started, UNTOLD)
+
+
+def _temporary(parent: Path) -> Path:
+    return parent / f"{TEMPORARY}{this_process()}-{secrets.token_hex(6)}"
 
 
 def _left_over(path: Path, place: str, process: str, started: str) -> bool:

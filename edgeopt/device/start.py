@@ -1,11 +1,13 @@
 """What a process that runs the model asks for: the release to open, verified, or the one before where it fails.
 
-A start is counted before the model opens, and taken off once it has given an answer: so one that kills the process,
-however that happens, is left after a few tries, with nobody there to notice.
+A process is noted before the model opens, until it has given an answer: so a release that kills the process, however
+that happens, is left after a few tries, with nobody there to notice. Those that live and are still starting, as many at
+once as there may be, count for nothing.
 """
 
 from __future__ import annotations
 
+from edgeopt import files
 from edgeopt.bundle import Bundle
 from edgeopt.device.home import Home, event
 from edgeopt.device.state import MOST_STARTS, Reason, State
@@ -19,10 +21,12 @@ def begin_start(home: Home) -> Bundle:
         DeviceError: no release is active.
         TrustError: the only one is damaged.
     """
+    process = files.this_process()
     with home.changing():
         state = home.state()
         if state.current is None:
             raise DeviceError(f"no release is active in `{home.folder}`", "`edgeopt device activate` takes the newest")
+        state = state.failed([one for one in state.starting if one == process or files.has_ended(one)])
         if state.starts >= MOST_STARTS and state.previous is not None:
             state = _fall_back(home, state, f"{state.starts} starts in a row gave no answer", "starts")
         try:
@@ -32,7 +36,7 @@ def begin_start(home: Home) -> Bundle:
                 raise
             state = _fall_back(home, state, error.message, "damaged")
             bundle = home.bundle(state.current or "")
-        home.write_state(state.started())
+        home.write_state(state.started(process))
     return bundle
 
 
@@ -40,7 +44,7 @@ def confirm_start(home: Home, digest: str) -> None:
     """A release gave an answer, so it can start."""
     with home.changing():
         state = home.state()
-        if state.current == digest and state.starts:
+        if state.current == digest and (state.starts or state.starting):
             home.write_state(state.proven())
 
 

@@ -10,7 +10,8 @@ The counter only ever rises. It is written with a release, before that can be ac
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Collection
+from typing import Any, Final, Literal
 
 from edgeopt.model import Value
 
@@ -49,6 +50,9 @@ class Event(Value):
 #: of `State.events`, the newest that are kept
 KEPT_EVENTS = 50
 
+#: of `State`: as if it had never been started
+_FRESH: dict[str, Any] = {"starts": 0, "starting": ()}
+
 
 class State(Value):
     """What a device holds: releases by the digest of their manifest, and which of them is used.
@@ -57,7 +61,8 @@ class State(Value):
         counter: the highest of all releases that were ever installed here.
         app: the name that all of them have.
         current, previous: what is used, and what was before it; neither is known to be bad.
-        starts: how often `current` was started since it last gave an answer.
+        starts: how often a process that ran `current` ended, or began anew, without an answer, since it last gave one.
+        starting: the processes that run `current` and have yet to give an answer, as `files.this_process` tells them.
         rollbacks: how often, ever, the release before was taken, by reason.
     """
 
@@ -68,6 +73,7 @@ class State(Value):
     current: str | None = None
     previous: str | None = None
     starts: int = 0
+    starting: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     rollbacks: dict[Reason, int] = {}
 
@@ -83,21 +89,27 @@ class State(Value):
         if digest == self.current:
             return self
         state = self.spoiled(digest, "")  # it may have failed before, and has passed now
-        return state.model_copy(update={"current": digest, "previous": self.current, "starts": 0})
+        return state.model_copy(update={"current": digest, "previous": self.current, **_FRESH})
 
-    def started(self) -> State:
-        return self.model_copy(update={"starts": self.starts + 1})
+    def started(self, process: str) -> State:
+        return self.model_copy(update={"starting": (*self.starting, process)})
+
+    def failed(self, processes: Collection[str]) -> State:
+        """These ended without an answer."""
+        starting = tuple(one for one in self.starting if one not in processes)
+        starts = self.starts + len(self.starting) - len(starting)
+        return self.model_copy(update={"starts": starts, "starting": starting})
 
     def proven(self) -> State:
         """The current release gave an answer."""
-        return self.model_copy(update={"starts": 0})
+        return self.model_copy(update=_FRESH)
 
     def rolled_back(self, why: str = "") -> State:
         """The release before is used again; with a reason, the one that was used is bad."""
         releases = dict(self.releases)
         if why and self.current in releases:
             releases[self.current] = releases[self.current].model_copy(update={"bad": why})
-        after = {"current": self.previous, "previous": None, "starts": 0, "releases": releases}
+        after = {"current": self.previous, "previous": None, "releases": releases, **_FRESH}
         if not why:
             after["previous"] = self.current
         return self.model_copy(update=after)

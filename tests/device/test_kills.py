@@ -122,7 +122,7 @@ def test_killed_in_a_state_it_is_served_throughout_and_ends_with_the_right_versi
     assert_servable(home, {expected})
     assert_clean(home)
     after = home.state()
-    assert (after.counter, after.starts) == (3, 0)
+    assert (after.counter, after.starts, after.starting) == (3, 0, ())
     assert begin_start(home).manifest.digest() == expected
 
 

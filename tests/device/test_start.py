@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+
 import pytest
 
 from edgeopt import files
@@ -26,10 +29,37 @@ def started(home: Home) -> str:
 
 
 def test_a_start_is_given_what_is_active_and_counted(home: Home, digests: tuple[str, str]) -> None:
-    assert started(home) == digests[1]
-    assert home.state().starts == 1
+    assert [started(home) for _ in range(2)] == [digests[1]] * 2
+    assert (home.state().starts, home.state().starting) == (1, (files.this_process(),))
     confirm_start(home, digests[1])
-    assert home.state().starts == 0
+    assert (home.state().starts, home.state().starting) == (0, ())
+
+
+def test_any_number_of_processes_may_start_at_once(home: Home, digests: tuple[str, str]) -> None:
+    context = multiprocessing.get_context("fork")
+    told, done = context.SimpleQueue(), context.Event()
+
+    def start() -> None:
+        told.put(started(home))
+        done.wait(60)
+
+    processes = [context.Process(target=start) for _ in range(2 * MOST_STARTS)]
+    for process in processes:
+        process.start()
+    assert [told.get() for _ in processes] == [digests[1]] * len(processes)
+    assert (home.state().starts, len(home.state().starting)) == (0, len(processes))
+    done.set()
+    for process in processes:
+        process.join()
+    assert started(home) == digests[0], "all of them have ended without an answer"
+
+
+def test_a_start_before_the_last_boot_has_ended(home: Home, digests: tuple[str, str]) -> None:
+    state = home.state()
+    for _ in range(MOST_STARTS):
+        state = state.started(f"{'0' * 12}-{os.getpid()}-{1}")
+    home.write_state(state)
+    assert started(home) == digests[0]
 
 
 def test_confirming_again_writes_nothing(home: Home, digests: tuple[str, str]) -> None:
@@ -44,7 +74,7 @@ def test_a_crash_loop_ends_at_the_release_before(home: Home, digests: tuple[str,
     first, second = digests
     assert [started(home) for _ in range(MOST_STARTS + 2)] == [*[second] * MOST_STARTS, first, first]
     state = home.state()
-    assert (state.current, state.previous, state.starts) == (first, None, 2)
+    assert (state.current, state.previous, state.starts) == (first, None, 1)
     assert state.releases[second].bad == "3 starts in a row gave no answer"
     assert (state.events[-1].kind, state.events[-1].release) == ("fallback", second)
     assert state.counter == 2
@@ -63,7 +93,7 @@ def test_an_answer_of_a_release_that_is_left_proves_nothing_of_the_one_in_use(
 ) -> None:
     started(home)
     confirm_start(home, digests[0])
-    assert home.state().starts == 1
+    assert home.state().starting
 
 
 def test_without_one_to_go_back_to_a_crash_loop_goes_on(home: Home, releases: Releases) -> None:
@@ -84,7 +114,7 @@ def test_a_damaged_release_is_left_at_once_for_the_one_before(
         (home.path_of(second) / damage).write_bytes(b"torn")
     assert started(home) == first
     state = home.state()
-    assert (state.current, state.starts) == (first, 1)
+    assert (state.current, state.starts, len(state.starting)) == (first, 0, 1)
     assert state.releases[second].bad
     assert state.events[-1].kind == "fallback"
 

@@ -10,6 +10,7 @@ from edgeopt.device.home import event
 from edgeopt.device.state import KEPT_EVENTS, MOST_STARTS, Installed, State
 from edgeopt.model import canonical_json
 
+PROCESSES = st.sampled_from(["one", "another"])
 DIGESTS = st.sampled_from("abcdef")
 WHY = st.sampled_from(["it gives NaN", "3 starts in a row gave no answer"])
 
@@ -48,14 +49,21 @@ class Device(RuleBasedStateMachine):
             assert self.state.current == before
 
     @precondition(lambda self: self.state.current)
-    @rule()
-    def start(self) -> None:
-        self.state = self.state.started()
+    @rule(process=PROCESSES)
+    def start(self, process: str) -> None:
+        self.state = self.state.failed([process]).started(process)
+        assert process in self.state.starting
+
+    @rule(process=PROCESSES)
+    def end_without_an_answer(self, process: str) -> None:
+        before = self.state
+        self.state = self.state.failed([process])
+        assert self.state.starts == before.starts + (process in before.starting)
 
     @rule()
     def prove(self) -> None:
         self.state = self.state.proven()
-        assert self.state.starts == 0
+        assert (self.state.starts, self.state.starting) == (0, ())
 
     @precondition(lambda self: self.state.previous)
     @rule(why=WHY | st.just(""))
@@ -63,7 +71,7 @@ class Device(RuleBasedStateMachine):
         left, back = self.state.current, self.state.previous
         self.state = self.state.rolled_back(why)
         assert self.state.current == back
-        assert self.state.starts == 0
+        assert (self.state.starts, self.state.starting) == (0, ())
         assert self.state.previous == (None if why else left)
         assert left is not None
         assert (self.state.releases[left].bad == why) if why else not self.state.releases[left].bad
@@ -124,9 +132,9 @@ def test_a_release_signed_again_keeps_its_higher_counter_and_what_is_known_again
 
 
 def test_activating_what_is_used_does_not_make_it_its_own_predecessor() -> None:
-    state = State().with_release("a", installed(1)).activated("a").started()
+    state = State().with_release("a", installed(1)).activated("a").started("one")
     assert state.activated("a") == state
-    assert state.starts == 1
+    assert state.starting == ("one",)
 
 
 def test_events_are_kept_to_the_newest() -> None:
