@@ -30,6 +30,7 @@ CLEAR = "\r\033[K"
 @click.option("--wheels", type=click.Path(path_type=Path), help="A folder of wheels, as `pip download` makes it.")
 @click.option("--root", type=click.Path(path_type=Path), help="With --bootstrap: the trust root of a new home.")
 @click.option("--python", default="python3", show_default=True, help="With --bootstrap: the Python there.")
+@click.option("--verbose", is_flag=True, expose_value=False, help="Show what a device wrote as it failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(

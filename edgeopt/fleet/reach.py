@@ -59,15 +59,3 @@ def find_unfit(health: Health) -> Iterator[str]:
         yield f"its power mode is `{health.power_mode}`, which holds its clock down"
     if health.free_mb < LEAST_FREE_MB:
         yield f"{health.free_mb} MB are free on its disk, at least {LEAST_FREE_MB} MB should be"
-
-
-def check_fitness(name: str, health: Health) -> None:
-    """See that a board is fit to be measured on.
-
-    Raises:
-        DeviceError: it is not.
-    """
-    if faults := list(find_unfit(health)):
-        raise DeviceError(
-            f"`{name}` is not fit to be measured on: {'; '.join(faults)}", "let it come to rest, run again"
-        )

@@ -6,6 +6,7 @@ in `~/.ssh/known_hosts`. Names, ports, users and jump hosts of `~/.ssh/config` h
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Sequence
@@ -111,7 +112,7 @@ async def connect(place: Place, pins: Pins) -> asyncssh.SSHClientConnection:
         raise UsageError(f"the key to log in to `{place.name}` with cannot be read: {error}", hint) from error
     except socket.gaierror as error:
         raise DeviceError(f"there is no host `{place.host}`: {error.strerror}", "check the address") from error
-    except TimeoutError as error:
+    except (TimeoutError, asyncio.TimeoutError) as error:  # two names of one thing from Python 3.11 on
         raise CutError(f"no answer in {CONNECT_SECONDS:.0f} seconds") from error
     except (OSError, asyncssh.Error) as error:
         raise CutError(tell(error)) from error

@@ -6,13 +6,14 @@ import contextlib
 import itertools
 import random
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from edgeopt.errors import DeviceError, DiskError, EdgeoptError, TrustError, UsageError
+from edgeopt.errors import DeviceError, DiskError, EdgeoptError, MissingError, TrustError, UsageError
 from edgeopt.transports import DeviceTransport, device_transport
 from edgeopt.transports.host import Place, parse_place
 from tests.sshd import EDGEOPT, CuttingProxy, Server, make_ssh_key, start_server
@@ -214,6 +215,13 @@ def test_a_host_that_is_not_there_is_told(nobody: Path) -> None:
         device_transport("ssh://127.0.0.1:1/app").__enter__()
     with pytest.raises(DeviceError, match=r"there is no host `nowhere.invalid`"):
         device_transport("ssh://nowhere.invalid/app").__enter__()
+
+
+def test_the_library_that_it_needs_is_named(reach: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncssh", None)
+    error = refused(lambda: reach().__enter__())
+    assert isinstance(error, MissingError)
+    assert error.hint == "pip install 'edgeopt[ssh]'"
 
 
 def test_a_device_without_edgeopt_is_told(reach: Open) -> None:
