@@ -6,6 +6,7 @@ outputs as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,18 +91,19 @@ class Answering:
         singles = [{name: array[row] for name, array in outputs.items()} for row in range(count)]
         if self._scores is None:
             return [Prediction((), single) for single in singles]
-        scores = _rows(outputs[self._scores])
-        likely = scores if self._normalized else _softmax(scores)
-        return [Prediction(self._best(row, top), single) for row, single in zip(likely, singles, strict=True)]
+        rows = _rows(outputs[self._scores])
+        return [Prediction(self._best(row, top), single) for row, single in zip(rows, singles, strict=True)]
 
-    def _best(self, row: NDArray[Any], top: int) -> tuple[Choice, ...]:
+    def _best(self, row: NDArray[np.float32], top: int) -> tuple[Choice, ...]:
         best = [int(row.argmax())] if top == 1 else np.argsort(-row, kind="stable")[:top].tolist()
-        return tuple(Choice(index, self._labels[index], float(row[index])) for index in best)
+        total = 1.0 if self._normalized else float(np.exp(row - row[best[0]]).sum())
+        chances = [row[one] if self._normalized else math.exp(row[one] - row[best[0]]) / total for one in best]
+        return tuple(Choice(one, self._labels[one], float(chance)) for one, chance in zip(best, chances, strict=True))
 
 
 def are_finite(outputs: Arrays) -> bool:
     """Whether no output holds NaN or infinity."""
-    return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in outputs.values())
+    return not any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in outputs.values())
 
 
 def _find_scores(examples: Sequence[Arrays], classes: Sequence[str] | None) -> str | None:
@@ -123,9 +125,3 @@ def _rows(scores: NDArray[Any]) -> NDArray[np.float32]:
 
 def _are_probabilities(rows: NDArray[np.float32]) -> bool:
     return bool((rows >= 0).all() and (rows <= 1 + ROUNDED).all() and (np.abs(rows.sum(axis=1) - 1) <= ROUNDED).all())
-
-
-def _softmax(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = np.exp(rows - rows.max(axis=1, keepdims=True))
-    likely: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-    return likely

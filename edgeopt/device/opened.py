@@ -57,6 +57,7 @@ class Opened:
         self.digest = bundle.manifest.digest()
         self.users, self.confirmed = 0, False
         self._artifact = bundle.artifact
+        self._wanted = {spec.name: (spec.shape[1:], np.dtype(spec.dtype)) for spec in self._artifact.inputs}
         axis = self._artifact.inputs[0].shape[0]
         self._fixed = isinstance(axis, int)
         self.batch = axis if isinstance(axis, int) else int(self._artifact.settings.get("batch", 1))
@@ -79,12 +80,10 @@ class Opened:
         Raises:
             DataError: there are several.
         """
-        names = [spec.name for spec in self._artifact.inputs]
-        if len(names) > 1:
-            raise DataError(
-                f"the network has {len(names)} inputs: {', '.join(names)}", "give an array for each by name"
-            )
-        return names[0]
+        if len(self._wanted) > 1:
+            what = f"the network has {len(self._wanted)} inputs: {', '.join(self._wanted)}"
+            raise DataError(what, "give an array for each by name")
+        return next(iter(self._wanted))
 
     def prepare(self, raw: Arrays, name: str) -> Arrays:
         """The inputs of one sample, without a batch axis.
@@ -92,20 +91,17 @@ class Opened:
         Raises:
             DataError: they are not what the network takes.
         """
-        wanted = {spec.name: spec for spec in self._artifact.inputs}
-        if raw.keys() != wanted.keys():
-            given, known = (", ".join(f"`{one}`" for one in names) for names in (raw, wanted))
+        if raw.keys() != self._wanted.keys():
+            given, known = (", ".join(f"`{one}`" for one in names) for names in (raw, self._wanted))
             raise DataError(f"{name} has the inputs {given or 'none'}", f"the network takes {known}")
         made = self.bundle.manifest.preprocess.apply(raw, name)
-        for key, spec in wanted.items():
-            fits = len(made[key].shape) == len(spec.shape) - 1 and all(
-                size == axis or isinstance(axis, str)
-                for size, axis in zip(made[key].shape, spec.shape[1:], strict=True)
-            )
-            if not fits:
-                what = f"{name} has shape {list(made[key].shape)} once it is prepared"
-                raise DataError(what, f"the network takes `{key}` as {list(spec.shape[1:])}")
-            made[key] = made[key].astype(np.dtype(spec.dtype), copy=False)
+        for key, (shape, dtype) in self._wanted.items():
+            array = made[key]
+            if array.shape != shape and not _fits(array.shape, shape):
+                what = f"{name} has shape {list(array.shape)} once it is prepared"
+                raise DataError(what, f"the network takes `{key}` as {list(shape)}")
+            if array.dtype != dtype:
+                made[key] = array.astype(dtype)
         return made
 
     def is_usual(self, raw: Arrays) -> bool:
@@ -123,8 +119,11 @@ class Opened:
         if padded:
             rows = np.minimum(np.arange(self.batch), count - 1)
             inputs = {name: array[rows] for name, array in inputs.items()}
-        with backend_errors(self._artifact.backend, "run"):
+        try:
             outputs = self._session.run(inputs)
+        except Exception:
+            with backend_errors(self._artifact.backend, "run"):  # here, so that only what fails pays for it
+                raise
         size = self.batch if padded else count
         for name, array in outputs.items():
             if array.ndim == 0 or len(array) != size:
@@ -140,6 +139,13 @@ class Opened:
         samples = [self.prepare(raw, "golden sample") for raw in self._golden]
         batches = [{name: np.stack([array] * self.batch) for name, array in sample.items()} for sample in samples]
         return [self.run(batch) for batch in batches or [backends.zeros(self._artifact, self.batch)]]
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    """Whether a shape is the one that is wanted, where symbols stand for any size."""
+    return len(shape) == len(wanted) and all(
+        size == axis or isinstance(axis, str) for size, axis in zip(shape, wanted, strict=True)
+    )
 
 
 def _describe(golden: list[Arrays], name: str) -> Raw:

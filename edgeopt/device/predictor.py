@@ -177,7 +177,8 @@ class Predictor:
 
     def _run(self, opened: Opened, inputs: Arrays, first: int, prepared_by: Preprocess) -> Arrays | None:
         """One batch of inputs, from the sample with number `first` on."""
-        if opened.bundle.manifest.preprocess != prepared_by:
+        preprocess = opened.bundle.manifest.preprocess
+        if preprocess is not prepared_by and preprocess != prepared_by:  # the first is told in no time
             raise DeviceError("the release was left meanwhile, and this one prepares otherwise", "prepare anew")
         start = time.perf_counter()
         batch = {name: array[first : first + opened.batch] for name, array in inputs.items()}
