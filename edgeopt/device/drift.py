@@ -7,7 +7,7 @@ the threshold grows as either is smaller, where a fixed one would raise false al
 Risk Model Validation 14, 2020.)
 
 False alarms: `LEVEL` is the probability that a window alerts without drift, shared equally among the signals. All
-windows are held against one reference, so they resemble one another, but in the mean no more than one in 10,000 of them
+windows are held against one reference, so they resemble one another, but in the mean about one in 10,000 of them
 alerts: one in 58 days for a device that fills a window in 500 seconds. `benchmarks/drift.py` shows the rates that come
 of it, and how soon a shift is seen.
 
