@@ -1,0 +1,45 @@
+"""Hostile bundles on a device, signed or not: each is refused in one line, and nothing around the device changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.hostile_bundles import Tried, make_flips, make_hostile, make_prefixes, try_hostile
+from benchmarks.shipments import Publisher
+
+pytestmark = pytest.mark.filterwarnings("ignore:Duplicate name")
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    return Publisher.make(tmp_path / "publisher")
+
+
+def faults(tried: Tried) -> list[str]:
+    return [*tried.outside, *tried.wrong, *tried.stumbled]
+
+
+def test_a_hostile_bundle_of_any_kind_is_refused_and_leaves_nothing(publisher: Publisher, tmp_path: Path) -> None:
+    tried = try_hostile("shapes", publisher, tmp_path, make_hostile(publisher))
+    assert faults(tried) == []
+    assert tried.count >= 60
+
+
+def test_a_signed_bundle_that_is_cut_or_flipped_anywhere_is_refused(publisher: Publisher, tmp_path: Path) -> None:
+    data = publisher.publish(2).read_bytes()
+    for name, hostile in {"prefixes": make_prefixes(data, 197), "flips": make_flips(data, 100)}.items():
+        assert faults(try_hostile(name, publisher, tmp_path, hostile)) == []
+
+
+def test_what_gets_in_and_what_is_left_outside_does_not_go_unnoticed(publisher: Publisher, tmp_path: Path) -> None:
+    sound = publisher.publish(2)
+
+    def write(path: Path) -> None:
+        path.write_bytes(sound.read_bytes())
+        path.with_name("escaped").write_bytes(b"x")
+
+    tried = try_hostile("sound", publisher, tmp_path, [("a sound one", write)])
+    assert tried.wrong == ["a sound one"]
+    assert any("releases" in line for line in tried.outside)
