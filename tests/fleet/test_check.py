@@ -255,6 +255,7 @@ def test_a_device_with_another_key_than_is_pinned_is_not_believed(tmp_path: Path
 
 
 def test_devices_that_cannot_be_reached_cost_no_other_its_place() -> None:
+    pytest.importorskip("asyncssh")
     nowhere = {name: FleetDevice(url=f"ssh://nobody@127.0.0.1:1/{name}", host_key="ssh-ed25519 AAAA") for name in "ab"}
     found = check_fleet(ask_fields(Inventory(devices=nowhere)))
     assert [one.verdict for one in found.findings] == ["error", "error"]

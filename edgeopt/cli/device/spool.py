@@ -16,7 +16,7 @@ from edgeopt.cli.device import home_option, json_option
 @home_option
 @json_option
 def command(number: int | None, folder: Path, as_json: bool) -> None:
-    """Show the snapshots of the metrics that were kept for a host to fetch, or forget those that it has.
+    """Show the metrics that were kept for a host, or forget those that it has.
 
     A host stores what `--json` prints, gives it to `edgeopt fleet check`, and then has the device forget it.
 
