@@ -40,6 +40,8 @@ STALL_SECONDS = 60.0
 
 CHUNK_BYTES = 1 << 16
 
+_starting = threading.Lock()
+
 
 @dataclass(frozen=True)
 class Done:
@@ -230,8 +232,13 @@ def _wait(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-@functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
+    with _starting:  # a cache alone may call twice what two threads ask for at once
+        return _start_loop()
+
+
+@functools.cache
+def _start_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="ssh", daemon=True).start()
     return loop
