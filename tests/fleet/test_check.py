@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.golden import Golden
 from edgeopt.bundle.manifest import Smoke
-from edgeopt.bundle.pack import Contents, pack_bundle
+from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
 from edgeopt.bundle.verify import load_bundle
 from edgeopt.cli import cli
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.device.drift import Score
+from edgeopt.device.home import Home
 from edgeopt.device.metrics import MetricsWatch, make_watch
 from edgeopt.device.spool import Spool
 from edgeopt.device.watching import Seconds
@@ -27,6 +28,7 @@ from edgeopt.fleet.field import Field, add_up, ask_field, ask_fields, parse_fiel
 from edgeopt.fleet.inventory import FleetDevice, Inventory
 from edgeopt.model import Artifact, TensorSpec, list_files
 from tests.local_device import LocalTransport, make_device
+from tests.sshd import Server
 
 Count = Callable[..., MetricsWatch]
 
@@ -204,8 +206,6 @@ def test_of_a_spool_only_the_release_that_runs_now_counts(count: Count) -> None:
 def test_files_of_each_kind_say_the_same(count: Count, tmp_path: Path) -> None:
     text = count(*spread(5, 100)).render().decode()
     device = make_device(tmp_path / "device")
-    from edgeopt.device.home import Home
-
     Spool(Home(device.home)).add(text)
     (tmp_path / "scraped.prom").write_text(text)
     (tmp_path / "kept.json").write_text(json.dumps({"age_s": None, "text": text}))
@@ -254,6 +254,18 @@ def test_a_device_with_another_key_than_is_pinned_is_not_believed(tmp_path: Path
         ask_field("orin-7", LocalTransport(device.home, "0" * 64))
 
 
+def test_a_fleet_is_asked_over_ssh(server: Server, place: Path, count: Count) -> None:
+    count(*spread(0)).write_textfile(place / "metrics.prom")
+    pins = server.pins
+    there = FleetDevice(
+        url=server.address(place), host_key=pins.host_key, identity=pins.identity, edgeopt=pins.edgeopt
+    )  # fmt: skip
+    gone = there.model_copy(update={"url": server.address(place.with_name("nothing"))})
+    found = check_fleet(ask_fields(Inventory(devices={"there": there, "gone": gone})))
+    assert [one.verdict for one in found.findings] == ["pass", "error"]
+    assert "is no device's folder" in found.findings[1].sentence
+
+
 def test_devices_that_cannot_be_reached_cost_no_other_its_place() -> None:
     pytest.importorskip("asyncssh")
     nowhere = {name: FleetDevice(url=f"ssh://nobody@127.0.0.1:1/{name}", host_key="ssh-ed25519 AAAA") for name in "ab"}
@@ -263,8 +275,6 @@ def test_devices_that_cannot_be_reached_cost_no_other_its_place() -> None:
 
 
 def test_the_counter_to_expect_is_that_of_a_signed_bundle(bundle: Bundle, tmp_path: Path) -> None:
-    from edgeopt.bundle.pack import pack_file
-
     pack_file(bundle.folder, tmp_path / "digits.edgeopt")
     assert load_bundle(bundle.folder).release is None
     with pytest.raises(UsageError, match="is not signed"):
