@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.crash_states import Disk, Tree, write_tree
-from benchmarks.kill_points import Act, Look, look_at_device, quick_smoke, start_device
+from benchmarks.operations import Act, Look, look_at_device, quick_smoke, start_device
 from benchmarks.shipments import Publisher, make_root
 from benchmarks.syscalls import Call, killed_before, record
 from edgeopt import files

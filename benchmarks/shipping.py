@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tables import describe_machine, run, show
 
-from benchmarks import hostile_bundles, kill_points, power_cuts, syscalls
+from benchmarks import hostile_bundles, hostile_manifests, kill_points, operations, power_cuts, syscalls
 from benchmarks.shipments import Publisher, in_memory
 from edgeopt.bundle.verify import verify_bundle
 from edgeopt.device.activate import activate
@@ -63,8 +63,8 @@ def _kills(options: argparse.Namespace) -> Iterator[Row]:
     """Before every system call that changes something, by strace where it is there."""
     kill = kill_points.kill_by_strace if syscalls.is_available() else kill_points.kill_by_observer
     with in_memory() as scratch:
-        operations = kill_points.make_operations(Publisher.make(scratch / "publisher"), scratch)
-        tried = [kill_points.try_kills(operation, scratch / "tries", kill) for operation in operations]
+        steps = operations.make_operations(Publisher.make(scratch / "publisher"), scratch)
+        tried = [kill_points.try_kills(step, scratch / "tries", kill) for step in steps]
     count = sum(one.points for one in tried)
     points = ", ".join(f"{one.name} {one.points}" for one in tried)
     _tell(f"  points: {points}")
@@ -101,11 +101,12 @@ def _hostile(options: argparse.Namespace) -> Iterator[Row]:
         data = publisher.publish(2).read_bytes()
         kinds = {
             "hostile bundles": hostile_bundles.make_hostile(publisher),
+            "manifests, signed": hostile_manifests.make_signed(publisher),
             "byte flips": hostile_bundles.make_flips(data, FLIPS),
             f"prefixes, by {PREFIX_STEP} bytes": hostile_bundles.make_prefixes(data, PREFIX_STEP),
         }
         tried = [hostile_bundles.try_hostile(name, publisher, scratch, hostile) for name, hostile in kinds.items()]
-    wanted = ["0 of ≥ 60", f"0 of {FLIPS:,}", "0"]
+    wanted = ["0 of ≥ 60", "0", f"0 of {FLIPS:,}", "0"]
     for one, wish in zip(tried, wanted, strict=True):
         yield [f"{one.name}: wrong contents accepted", f"{one.count:,}", _tally(one.wrong), wish]
     count = sum(one.count for one in tried)

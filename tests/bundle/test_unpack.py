@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.hostile_bundles import MODES, Members, hostile_members, set_mode, zipped
+from benchmarks.hostile_bundles import MODES, hostile_members, set_mode, zipped
+from benchmarks.hostile_manifests import Members
 from edgeopt.bundle import Bundle
 from edgeopt.bundle.archive import pack_members
 from edgeopt.bundle.unpack import unpack_bundle

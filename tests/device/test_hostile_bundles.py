@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hostile_bundles import Tried, make_flips, make_hostile, make_prefixes, try_hostile
+from benchmarks.hostile_manifests import make_signed, members_of, sign_manifest
 from benchmarks.shipments import Publisher
+from edgeopt.device.install import install
 
 pytestmark = pytest.mark.filterwarnings("ignore:Duplicate name")
 
@@ -22,9 +24,19 @@ def faults(tried: Tried) -> list[str]:
 
 
 def test_a_hostile_bundle_of_any_kind_is_refused_and_leaves_nothing(publisher: Publisher, tmp_path: Path) -> None:
-    tried = try_hostile("shapes", publisher, tmp_path, make_hostile(publisher))
+    tried = try_hostile("unsigned", publisher, tmp_path, make_hostile(publisher))
     assert faults(tried) == []
     assert tried.count >= 60
+
+
+def test_a_hostile_manifest_is_refused_though_the_right_key_has_signed_it(publisher: Publisher, tmp_path: Path) -> None:
+    _, members = members_of(publisher.publish(2))
+    sound = tmp_path / "sound.edgeopt"
+    sound.write_bytes(sign_manifest(publisher, members, 2))  # so it is by the manifest that the others are refused
+    assert install(publisher.make_device(tmp_path / "device"), sound).is_new
+    tried = try_hostile("signed", publisher, tmp_path, make_signed(publisher))
+    assert faults(tried) == []
+    assert tried.count >= 30
 
 
 def test_a_signed_bundle_that_is_cut_or_flipped_anywhere_is_refused(publisher: Publisher, tmp_path: Path) -> None:

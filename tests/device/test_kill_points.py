@@ -7,15 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kill_points import (
-    Operation,
-    Tried,
-    kill_by_observer,
-    kill_by_strace,
-    make_operations,
-    quick_smoke,
-    try_kills,
-)
+from benchmarks.kill_points import Tried, kill_by_observer, kill_by_strace, try_kills
+from benchmarks.operations import Operation, make_operations, quick_smoke
 from benchmarks.shipments import Publisher, in_memory
 from benchmarks.syscalls import is_available
 from edgeopt import files
