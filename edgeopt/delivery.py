@@ -130,7 +130,8 @@ def _compatible(artifact: Artifact, target: TargetPlan, results: Results) -> dic
     here = platform.machine() if device is None else str(device.environment["machine"])
     machine = artifact.requires.get("isa", here).split()[0]
     board = {} if target.board is None else {"board": target.board}
-    return {"machine": machine, **board, **artifact.requires}
+    older = {name: version for name, version in target.runtimes.items() if name in artifact.requires}
+    return {"machine": machine, **board, **artifact.requires, **older}
 
 
 def _recipe_as_run(recipe: Recipe) -> bytes:

@@ -81,6 +81,7 @@ class TargetPlan(Value):
     device: str | None = None
     isa: tuple[str, ...] | None = None
     board: str | None = None
+    runtimes: dict[str, str] = {}
     budgets: Budgets
     measure: MeasureSection = MeasureSection()
     candidates: tuple[Side, ...]
@@ -177,6 +178,7 @@ class _Builder:
         return TargetPlan(
             name=target.name, threads=target.threads, batch=target.batch, budgets=budgets, device=target.device,
             isa=None if target.isa is None else tuple(target.isa), board=target.board,
+            runtimes={str(name): version for name, version in target.runtimes.items()},
             measure=self.recipe.measure_of(target), candidates=tuple(candidates), original=original, floats=floats,
             baseline=baseline, rebuilds=rebuilds,
             time=self._add_time(target, budgets, builds),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeopt.bundle.release import verify_release
 from edgeopt.device.busy import hold_board
 from edgeopt.device.home import Home, event
 from edgeopt.device.smoke import SmokeResult, run_smoke
@@ -27,7 +28,8 @@ def activate(home: Home, digest: str | None = None, max_ms: float | None = None)
 
     Raises:
         UsageError: no such release is installed.
-        TrustError: it is older than another that was installed, or not what was installed.
+        TrustError: it is older than another that was installed, not what was installed, or signed by nobody whom the
+            root of today believes.
         DeviceError: it fails its smoke test; what was used stays in use, and it is not tried again unless it is named.
             Or another job holds the board, and its time would be nobody's.
         MissingError: its runtime is not installed, or the disk is full, which is no fault of the release.
@@ -41,8 +43,12 @@ def activate(home: Home, digest: str | None = None, max_ms: float | None = None)
         if state.current and state.releases[found].counter < state.counter and found != state.previous:
             what = f"release {found[:12]} has counter {state.releases[found].counter}, {state.counter} was installed"
             raise TrustError(what, "activate the newest; `edgeopt device rollback` goes back to the one before")
+        bundle = home.bundle(found)
+        verify_release(
+            bundle.release, bundle.manifest, home.root()
+        )  # a key may have been revoked since it was installed
         try:
-            smoke = run_smoke(home.bundle(found), max_ms)
+            smoke = run_smoke(bundle, max_ms)
         except DeviceError as error:
             spoiled = state.spoiled(found, error.message)
             home.write_state(spoiled.noting(event("refused", found, error.message)))

@@ -194,6 +194,10 @@ def _known_isa(name: str) -> str:
 Isa = Annotated[str, AfterValidator(_known_isa)]
 
 
+Runtime = Literal["onnxruntime", "openvino", "tensorrt", "torch"]
+Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)*$")]
+
+
 class Target(Value):
     """One thing to ship for."""
 
@@ -214,6 +218,9 @@ class Target(Value):
     )
     board: Name | None = Field(
         default=None, description="what the board is called that it is for; devices of another name refuse the bundle"
+    )
+    runtimes: dict[Runtime, Version] = Field(
+        default={}, description="runtime → the oldest release that its devices have, where that is not the one here"
     )
     device: str | None = Field(default=None, description="where to build and measure, such as ssh://orin-7")
     budgets: Budgets = Field(default=Budgets(), description="added to the shared ones, or tighter")

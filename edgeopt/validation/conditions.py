@@ -38,7 +38,7 @@ class Slowdowns(NamedTuple):
 
 
 class SlowedSeconds(NamedTuple):
-    """For how long, in seconds, the machine has slowed this process down, where it keeps that, by the same two causes."""
+    """For how long the machine has slowed this process down, by the same two causes, where it keeps that."""
 
     quota: float
     heat: float

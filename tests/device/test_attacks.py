@@ -195,6 +195,15 @@ def test_the_key_that_a_rotation_has_revoked(scene: Scene) -> None:
     install(scene.home, scene.publisher.publish(7, keys=[fresh]))
 
 
+def test_a_release_that_was_installed_before_its_key_was_revoked_is_not_activated_any_more(scene: Scene) -> None:
+    old, fresh = scene.publisher.keys[0], make_signing_key(scene.folder, "fresh.key")
+    found = install(scene.home, scene.publisher.publish(6))
+    root = make_root(scene.folder / "2.json", [fresh], [fresh], version=2, signed_by=[old, fresh])
+    scene.home.replace_root(root.read_bytes())
+    with pytest.raises(TrustError, match="not signed by the key"):
+        activate(scene.home, found.digest)
+
+
 def refuses_root(scene: Scene, root: Path, why: str) -> None:
     before = scene.home.root()
     with pytest.raises(TrustError, match=why):
