@@ -25,7 +25,8 @@ ROWS = """
     data metrics recipe sources context inputs plan
     pruning quantization training engines onnx_sessions openvino_sessions passes backends counters validation
     gates select bundle transports device fleet report
-    remote reaching baseline tuning execute comparison delivery pipeline bench explain drafting watching examining cli __main__
+    remote reaching baseline tuning execute comparison delivery pipeline bench explain drafting watching
+    examining cli __main__
 """.split()  # noqa: SIM905
 
 #: imported inside the function that needs them, so that help, plan and schema start at once and work without them
