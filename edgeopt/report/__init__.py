@@ -87,8 +87,8 @@ class TargetResult(Value):
 
     `machine` is a line for people, `classes` their names in the order of the labels, `protocol` how latency was taken,
     `samples` the files of raw samples with their SHA-256 and `bundle` the one file to ship, relative to the report.
-    `noise_floor` is what `doctor --aa` found of this machine last; `device` is the fingerprint of the device that all was
-    measured on, where that is not the machine that drove the run.
+    `noise_floor` is what `doctor --aa` found of this machine last; `device` is the fingerprint of the device that
+    everything was measured on, where that is not the machine that drove the run.
     """
 
     name: str
