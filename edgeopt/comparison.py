@@ -182,12 +182,14 @@ def _sustain(
     A candidate that cannot run for so long is noted in `results.failed`.
     """
     minutes, found = target.measure.minutes, None
-    if minutes is None or target.device is not None:
+    if minutes is None:
         return None
+    device = results.devices.get(target.name)
+    run = run_sustained if device is None else device.run_sustained
     inputs, lock = _inputs(target, results), environment.timing_lock()
     for name in _unbeaten(samples, target, results):
         try:
-            one = run_sustained(name, sides[name], inputs, samples.protocol, 60 * minutes, lock, progress=progress)
+            one = run(name, sides[name], inputs, samples.protocol, 60 * minutes, lock, progress=progress)
         except SideError as error:
             _without(error, sides, target, results)
             continue
@@ -199,15 +201,20 @@ def _count_energy(
     samples: LatencySamples, sides: dict[str, Artifact], target: TargetPlan, results: Results, progress: Progress
 ) -> EnergySamples | None:
     """What the candidates that miss nothing take of energy; None where no budget asks, or no counter answers."""
-    counter = None if target.budgets.energy is None or target.device is not None else find_counter()
-    if counter is None:
+    device = results.devices.get(target.name)
+    counter = find_counter() if device is None else None
+    if target.budgets.energy is None or (device is None and counter is None):
         return None
     chosen = {name: sides[name] for name in _unbeaten(samples, target, results)}
     protocol = EnergyProtocol(threads=target.threads, seed=results.plan.recipe.seed)
     while chosen:
         try:
             inputs, lock = _inputs(target, results), environment.timing_lock()
-            return run_energy(chosen, inputs, counter, protocol, lock, progress=progress)
+            if counter is not None:
+                return run_energy(chosen, inputs, counter, protocol, lock, progress=progress)
+            assert device is not None
+            found = device.run_energy(chosen, inputs, protocol, progress)
+            return None if isinstance(found, str) else found
         except SideError as error:
             chosen = _without(error, chosen, target, results)
     return None
@@ -238,10 +245,8 @@ def compare(target: TargetPlan, results: Results, timing: Timing | None, floor: 
     samples = {name: hashlib.sha256(data).hexdigest() for name, data in raw.items()}
     notes = [*_notes(target, results), *notes_on(evidence)]
     if target.budgets.energy is not None and evidence.energy is None and timing is not None:
-        why = explain_absence() if target.device is None else "no counter of a device is read yet"
+        why = explain_absence() if target.device is None else "its device has no counter that could be read"
         notes.append(f"energy was not measured: {why}")
-    if target.device is not None and target.measure.minutes is not None:
-        notes.append("long runs were not measured: none is made on a device yet")
     notes += [describe_floor(floor)] if floor is not None else []
     notes += [note for candidate in derived.candidates for note in describe_builds(candidate)]
     return Comparison(judge_target(derived.model_copy(update={"samples": samples, "notes": tuple(notes)})), raw)

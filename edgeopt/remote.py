@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from edgeopt import files
 from edgeopt.backends import Arrays
 from edgeopt.bundle.signing import public_key, verify
-from edgeopt.device.measure import (
+from edgeopt.device.job import (
     ARTIFACT_FOLDER,
-    LATENCY,
+    MEASURED_FILE,
     MODEL_FOLDER,
     OUTPUTS,
     PAYLOAD_TYPE,
@@ -40,8 +40,10 @@ from edgeopt.errors import TrustError, UsageError
 from edgeopt.fleet.reach import ask_status, find_unfit
 from edgeopt.model import Artifact, Model, load_artifact
 from edgeopt.transports import DeviceTransport
+from edgeopt.validation.energy_samples import EnergyProtocol, EnergySamples
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
 from edgeopt.validation.predictions import PREDICTIONS_FILE
+from edgeopt.validation.sustained import SustainedSamples
 from edgeopt.validation.timing import SideError
 from edgeopt.workers import Progress, ignore_progress
 
@@ -131,6 +133,43 @@ class RemoteDevice:
             SideError: a side crashed, hung or could not be opened.
         """
         progress(f"{sets} sets on {self.name}", None)
+        arguments = {"protocol": asdict(protocol), "sets": sets}
+        found = self._measure("time", sides, inputs, arguments, so_far)
+        assert isinstance(found, bytes)  # only energy may have no counter
+        return LatencySamples.from_npz(found)
+
+    def run_sustained(
+        self, side: str, artifact: Artifact, inputs: Sequence[Arrays], protocol: Protocol, seconds: float, lock: Path,
+        *, progress: Progress = ignore_progress,
+    ) -> SustainedSamples:  # fmt: skip
+        """Run one side there for so long: see `validation.sustained.run_sustained`.
+
+        Raises:
+            SideError: it crashed, hung or could not be opened.
+        """
+        progress(f"{side} runs for {seconds / 60:g} min on {self.name}", None)
+        found = self._measure("sustain", {side: artifact}, inputs, {"protocol": asdict(protocol), "seconds": seconds})
+        assert isinstance(found, bytes)
+        return SustainedSamples.from_npz(found)
+
+    def run_energy(
+        self, sides: Mapping[str, Artifact], inputs: Sequence[Arrays], protocol: EnergyProtocol,
+        progress: Progress = ignore_progress,
+    ) -> EnergySamples | str:  # fmt: skip
+        """What the sides take by the device's own counter, or why it has none: see `validation.energy.run_energy`.
+
+        Raises:
+            SideError: a side crashed, hung or could not be opened.
+        """
+        progress(f"energy on {self.name}", None)
+        found = self._measure("energy", sides, inputs, {"protocol": asdict(protocol)})
+        return EnergySamples.from_npz(found) if isinstance(found, bytes) else found
+
+    def _measure(
+        self, action: str, sides: Mapping[str, Artifact], inputs: Sequence[Arrays], arguments: Mapping[str, Any],
+        so_far: LatencySamples | None = None,
+    ) -> bytes | str:  # fmt: skip
+        """The samples of sides as they were measured there, or why nothing could be."""
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             files.write_bytes(folder / SAMPLES, pack_rows(list(inputs)))
@@ -141,12 +180,13 @@ class RemoteDevice:
             for number, artifact in enumerate(sides.values()):
                 given |= _files_of(artifact, f"{ARTIFACT_FOLDER}/{number}")
             described = {name: artifact.model_dump(mode="json") for name, artifact in sides.items()}
-            arguments = {"sides": described, "protocol": asdict(protocol), "sets": sets}
-            measured = self._do("time", given, arguments, folder / "made")
+            measured = self._do(action, given, {"sides": described, **arguments}, folder / "made")
             failed = measured.value.get("failed")
             if failed is not None:
                 raise SideError(failed["message"], failed["hint"], failed["log"], failed["side"])
-            return LatencySamples.from_npz((folder / "made" / LATENCY).read_bytes())
+            if "absent" in measured.value:
+                return str(measured.value["absent"])
+            return (folder / "made" / MEASURED_FILE).read_bytes()
 
     def _do(
         self, action: str, given: Mapping[str, Path], arguments: Mapping[str, Any], folder: Path, only: str = ""

@@ -8,17 +8,10 @@ the figures mean is for the host to judge: nothing here knows a budget.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from pydantic import Field, ValidationError
+from typing import Any
 
 from edgeopt import environment, files, workers
 from edgeopt.backends import Arrays
@@ -28,16 +21,30 @@ from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
 from edgeopt.device.busy import hold_board
 from edgeopt.device.home import Home
+from edgeopt.device.job import (
+    ARTIFACT_FOLDER,
+    MEASURED_FILE,
+    MODEL_FOLDER,
+    OUTPUTS,
+    PAYLOAD_TYPE,
+    SAMPLES,
+    SO_FAR,
+    Answer,
+    Job,
+    Measured,
+    load_rows,
+    pack_rows,
+)
 from edgeopt.device.status import PROTOCOL
-from edgeopt.errors import DeviceError, TrustError, UsageError
-from edgeopt.model import Artifact, Model, Value, canonical_json, list_files, write_artifact
+from edgeopt.errors import TrustError, UsageError
+from edgeopt.model import Artifact, Model, canonical_json, list_files, write_artifact
+from edgeopt.validation.energy import explain_absence, find_counter, run_energy
+from edgeopt.validation.energy_samples import EnergyProtocol, EnergySamples
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
-from edgeopt.validation.predictions import pack_arrays
 from edgeopt.validation.subject import thread_environment
+from edgeopt.validation.sustained import SustainedSamples, run_sustained
 from edgeopt.validation.timing import SideError, measure_sets
 from edgeopt.workers import Limits, Progress, ignore_progress
-
-PAYLOAD_TYPE = "application/vnd.edgeopt.measured+json"
 
 MEASURED, MEMOS = "measured", "memos"
 
@@ -46,75 +53,6 @@ KEPT_SECONDS = 86_400.0
 
 #: of one job: it stops what hangs, not what is slow
 LIMITS = Limits(seconds=14_400.0)
-
-#: names of files in a job and in its result
-MODEL_FOLDER, ARTIFACT_FOLDER, SAMPLES, SO_FAR, OUTPUTS, LATENCY = (
-    "model", "artifact", "samples.npz", "so_far.npz", "outputs.npz", "latency.npz",
-)  # fmt: skip
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class Job(Value):
-    """What a host asks for.
-
-    Attributes:
-        protocol: of what host and device say to one another.
-        nonce: of the host's choice, and in the answer.
-        files: path in the job's folder → SHA-256, under which it lies in `incoming`.
-        arguments: plain data of the action.
-    """
-
-    protocol: int = PROTOCOL
-    nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
-    action: Literal["build", "predict", "run", "time"]
-    files: dict[str, str] = {}
-    arguments: dict[str, Any] = {}
-
-    def digest(self) -> str:
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
-
-
-class Measured(Value):
-    """What is signed: the answer to one job. `value` is plain data; `files` are those of the result, by digest."""
-
-    protocol: int
-    nonce: str
-    job: str
-    files: dict[str, str]
-    value: dict[str, Any]
-    environment: dict[str, Any]
-
-
-class Answer(Value):
-    """What `device measure` prints: the signed envelope, and where the files of the result lie."""
-
-    envelope: str
-    folder: str
-
-
-def load_job(path: Path) -> Job:
-    """The job in a file.
-
-    Raises:
-        UsageError: there is none.
-        DeviceError: it is of another protocol.
-    """
-    try:
-        data = json.loads(path.read_bytes())
-        found = data.get("protocol")
-        if found != PROTOCOL:
-            side = "this device's" if isinstance(found, int) and found > PROTOCOL else "the host's"
-            what = f"the host speaks protocol {found}, and this device {PROTOCOL}"
-            raise DeviceError(what, f"update {side} edgeopt")
-        job = Job.model_validate(data)
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
-        raise UsageError(f"`{path}` holds no job", "`edgeopt compile` makes them") from error
-    for name, digest in job.files.items():
-        if not _NAME.fullmatch(name) or not _DIGEST.fullmatch(digest):
-            raise UsageError(f"the job names a file `{name}` that is none", "`edgeopt compile` makes jobs")
-    return job
 
 
 def run_job(home: Home, job: Job, progress: Progress = ignore_progress) -> Answer:
@@ -216,41 +154,62 @@ def _run(task: _Task) -> dict[str, Any]:
 
 
 def _time(task: _Task) -> dict[str, Any]:
-    """Sets of workers, timed as they are on a host; a side that fails is named, so that the host goes on without it."""
+    """Sets of workers, timed as they are on a host."""
+    asked, before = task.arguments, task.given / SO_FAR
+    so_far = LatencySamples.from_npz(before.read_bytes()) if before.is_file() else None
+    return _measure(
+        task,
+        lambda sides, inputs: measure_sets(
+            sides, inputs, _protocol(asked), asked["sets"], environment.timing_lock(), so_far=so_far,
+            progress=task.progress,
+        ),
+    )  # fmt: skip
+
+
+def _sustain(task: _Task) -> dict[str, Any]:
+    """A long run of the one side."""
     asked = task.arguments
+
+    def run(sides: dict[str, Artifact], inputs: list[Arrays]) -> SustainedSamples:
+        ((name, artifact),) = sides.items()
+        lock, seconds = environment.timing_lock(), float(asked["seconds"])
+        return run_sustained(name, artifact, inputs, _protocol(asked), seconds, lock, progress=task.progress)
+
+    return _measure(task, run)
+
+
+def _count_energy(task: _Task) -> dict[str, Any]:
+    """What the sides take by the board's own counter; why not, where it has none."""
+    counter = find_counter()
+    if counter is None:
+        return {"absent": explain_absence()}
+    protocol, lock = EnergyProtocol(**task.arguments["protocol"]), environment.timing_lock()
+    return _measure(
+        task, lambda sides, inputs: run_energy(sides, inputs, counter, protocol, lock, progress=task.progress)
+    )
+
+
+def _measure(
+    task: _Task,
+    measure: Callable[[dict[str, Artifact], list[Arrays]], LatencySamples | SustainedSamples | EnergySamples],
+) -> dict[str, Any]:
+    """Leave the samples of sides; one that fails is named, so that the host goes on without it."""
     sides = {
         name: task.artifact(description, f"{ARTIFACT_FOLDER}/{number}")
-        for number, (name, description) in enumerate(asked["sides"].items())
+        for number, (name, description) in enumerate(task.arguments["sides"].items())
     }
-    protocol = Protocol(**asked["protocol"] | {"looks": tuple(asked["protocol"]["looks"])})
-    before = task.given / SO_FAR
-    so_far = LatencySamples.from_npz(before.read_bytes()) if before.is_file() else None
     try:
-        samples = measure_sets(
-            sides, load_rows(task.given / SAMPLES), protocol, asked["sets"], environment.timing_lock(), so_far=so_far,
-            progress=task.progress,
-        )  # fmt: skip
+        samples = measure(sides, load_rows(task.given / SAMPLES))
     except SideError as error:
         return {"failed": {"side": error.side, "message": error.message, "hint": error.hint, "log": error.log}}
-    files.write_bytes(task.made / LATENCY, samples.to_npz())
+    files.write_bytes(task.made / MEASURED_FILE, samples.to_npz())
     return {}
 
 
+def _protocol(asked: Mapping[str, Any]) -> Protocol:
+    return Protocol(**asked["protocol"] | {"looks": tuple(asked["protocol"]["looks"])})
+
+
 ACTIONS: dict[str, Callable[[_Task], dict[str, Any]]] = {
-    "build": _build, "predict": _predict, "run": _run, "time": _time,
+    "build": _build, "predict": _predict, "run": _run, "time": _time, "sustain": _sustain, "energy": _count_energy,
 }  # fmt: skip
-
-
-def pack_rows(rows: list[Arrays]) -> bytes:
-    """Arrays by name, row after row, as the bytes of an .npz file; equal rows give equal bytes."""
-    return pack_arrays({f"{number}/{name}": array for number, row in enumerate(rows) for name, array in row.items()})
-
-
-def load_rows(path: Path) -> list[Arrays]:
-    """The rows that `pack_rows` packed."""
-    rows: dict[int, Arrays] = {}
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-        for key in archive.files:
-            number, _, name = key.partition("/")
-            rows.setdefault(int(number), {})[name] = archive[key]
-    return [rows[number] for number in sorted(rows)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeopt.device import measure
+from edgeopt.device import job as jobs
 from edgeopt.errors import DeviceError, EdgeoptError, RecipeError, TrustError, UsageError
 from edgeopt.pipeline import run_plan
 from edgeopt.plan import make_plan
@@ -68,6 +68,21 @@ def test_a_target_is_built_and_measured_on_its_device_and_judged_here(
 
 
 @pytest.mark.slow
+def test_long_runs_and_energy_are_measured_there_as_far_as_it_can(
+    compile_there: Callable[[], Report], job: Job
+) -> None:
+    job.edit("      int8: [quantize_int8: {}]\n", "")
+    job.edit("  size: {max_mb: 1.0}", "  size: {max_mb: 1.0}\n  energy: {max_mj: 1000}")
+    job.edit("inventory:", "measure: {minutes: 0.02}\ninventory:")
+    report = compile_there()
+    (target,) = report.targets
+    assert any(name.endswith("sustained.npz") for name in target.samples)
+    assert any("energy was not measured: its device" in note for note in target.notes) or report.exit_code == 0
+    gated = job.run("gate", "out")
+    assert gated.code == report.exit_code, gated.err
+
+
+@pytest.mark.slow
 def test_what_was_measured_by_another_key_is_refused(device: LocalTransport, tmp_path: Path) -> None:
     device.pins = make_device(tmp_path / "other").pins
     with pytest.raises(TrustError, match="is pinned"):
@@ -121,21 +136,21 @@ def test_an_answer_that_is_not_the_devices_own_to_this_question_is_refused(
 
 
 def test_a_job_of_another_protocol_says_which_side_to_update(tmp_path: Path) -> None:
-    for protocol, side in ((measure.PROTOCOL + 1, "this device's"), (measure.PROTOCOL - 1, "the host's")):
+    for protocol, side in ((jobs.PROTOCOL + 1, "this device's"), (jobs.PROTOCOL - 1, "the host's")):
         path = tmp_path / "job.json"
         path.write_text(json.dumps({"protocol": protocol, "nonce": "0" * 32, "action": "build"}))
         with pytest.raises(DeviceError) as caught:
-            measure.load_job(path)
+            jobs.load_job(path)
         assert side in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["../escaped", "/etc/passwd", "a/../../b", ""])
 def test_a_job_cannot_name_a_file_outside_of_its_folder(name: str, tmp_path: Path) -> None:
     path = tmp_path / "job.json"
-    job = {"protocol": measure.PROTOCOL, "nonce": "0" * 32, "action": "build", "files": {name: "0" * 64}}
+    job = {"protocol": jobs.PROTOCOL, "nonce": "0" * 32, "action": "build", "files": {name: "0" * 64}}
     path.write_text(json.dumps(job))
     with pytest.raises(UsageError, match="names a file"):
-        measure.load_job(path)
+        jobs.load_job(path)
 
 
 def test_a_device_needs_an_inventory_that_pins_it(job: Job) -> None:

@@ -24,7 +24,8 @@ def command(job: Path, folder: Path, as_json: bool) -> None:
       edgeopt device measure edgeopt-device/incoming/job.json
     """
     from edgeopt.device.home import Home
-    from edgeopt.device.measure import load_job, run_job
+    from edgeopt.device.job import load_job
+    from edgeopt.device.measure import run_job
 
     answer = run_job(Home(folder), load_job(job))
     click.echo(json.dumps(answer.model_dump(mode="json"), indent=2) if as_json else answer.folder)
