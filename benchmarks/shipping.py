@@ -52,7 +52,7 @@ def main() -> None:
 def _options(parts: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=lambda text: text.split(","), default=parts, help=",".join(parts))
-    parser.add_argument("--most", type=int, default=300, help="states to look at after one system call")
+    parser.add_argument("--most", type=int, default=400, help="states to look at after one system call")
     options = parser.parse_args()
     if unknown := set(options.only) - set(parts):
         parser.error(f"--only knows {', '.join(parts)}, not {', '.join(sorted(unknown))}")
@@ -62,7 +62,7 @@ def _options(parts: Sequence[str]) -> argparse.Namespace:
 def _kills(options: argparse.Namespace) -> Iterator[Row]:
     """Before every system call that changes something, by strace where it is there."""
     kill = kill_points.kill_by_strace if syscalls.is_available() else kill_points.kill_by_observer
-    with in_memory() as scratch:
+    with in_memory() as scratch, operations.own_board():
         steps = operations.make_operations(Publisher.make(scratch / "publisher"), scratch)
         tried = [kill_points.try_kills(step, scratch / "tries", kill) for step in steps]
     count = sum(one.points for one in tried)
