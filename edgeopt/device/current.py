@@ -71,6 +71,21 @@ class Current:
             self._source.confirm(opened.digest)
             opened.confirmed = True
 
+    def follow(self) -> bool:
+        """Open what was activated meanwhile, in place of what is open; returns whether something was.
+
+        Raises:
+            EdgeoptError: it cannot be opened, and what was open still is.
+        """
+        opened = self._borrow()
+        try:
+            if self._source.gives(opened.digest):
+                return False
+        finally:
+            self._give_back(opened)
+        self._replace(opened, has_failed=False)
+        return True
+
     def close(self) -> None:
         """Give no more to use; what is in use is closed after that. A start that ends in order has not failed."""
         with self._counting:
@@ -100,22 +115,27 @@ class Current:
         if is_left:
             opened.close()
 
-    def _replace(self, failed: Opened) -> None:
-        """Open the release before in place of one that failed, unless another thread has done so."""
+    def _replace(self, old: Opened, *, has_failed: bool = True) -> None:
+        """Open what the source gives now in place of what is open, unless another thread has done so.
+
+        Args:
+            has_failed: then the source is to go back first.
+        """
         with self._changing:
-            if self._opened is not failed:
+            if self._opened is not old:
                 return
-            self._is_sound = False
-            self._leave(failed)
+            self._is_sound = not has_failed
+            if has_failed:
+                self._leave(old)
             opened = self._open_sound()
             with self._counting:
-                is_closed, is_idle = self._opened is None, failed.users == 0
+                is_closed, is_idle = self._opened is None, old.users == 0
                 self._opened = None if is_closed else opened
             self._is_sound = True
             if is_closed:
                 opened.close()
             elif is_idle:
-                failed.close()
+                old.close()
 
     def _open_sound(self) -> Opened:
         """What the source gives, if it gives finite outputs; else what the source goes back to."""

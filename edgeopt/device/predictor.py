@@ -142,6 +142,14 @@ class Predictor:
             parts[0] if len(parts) == 1 else {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
         )
 
+    def follow(self) -> bool:
+        """Open what was activated since, in place of what answers now; returns whether something was.
+
+        Raises:
+            EdgeoptError: it cannot be opened, and what has answered goes on.
+        """
+        return self._current.follow()
+
     def confirm(self) -> None:
         """Say that the release can start, as the first answer does by itself."""
         self._current.use(self._current.confirm)

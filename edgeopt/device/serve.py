@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt import environment
 from edgeopt.device.home import Home
-from edgeopt.device.predictor import load
+from edgeopt.device.predictor import Predictor, load
 from edgeopt.device.service import Limits, Service
-from edgeopt.errors import UsageError
+from edgeopt.errors import EdgeoptError, UsageError
 
 if TYPE_CHECKING:
     from waitress.channel import HTTPChannel
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: threads that neither run nor wait: they answer `/health`, and say that all places are taken
 SPARE_THREADS = 4
 MOST_CONNECTIONS = 512
+#: how soon a service answers with what was activated
+FOLLOW_SECONDS = 2.0
+
 #: connections that the system keeps until they are taken
 BACKLOG = 1024
 
@@ -65,8 +68,10 @@ def is_loopback(listening: socket.socket) -> bool:
 
 
 @contextlib.contextmanager
-def open_service(home: Home, limits: Limits) -> Iterator[Service]:
+def open_service(home: Home, limits: Limits, tell: Callable[[str], None] = lambda text: None) -> Iterator[Service]:
     """The service of the active release of a device, with its metrics, which are kept in the device's home as well.
+
+    It follows where another release is activated, and `tell`s so.
 
     Raises:
         DeviceError: no release is active, or none gives finite outputs.
@@ -95,10 +100,32 @@ def open_service(home: Home, limits: Limits) -> Iterator[Service]:
         settled.daemon = True
         settled.start()
         try:
-            with recording(home, watch):
+            with recording(home, watch), _following(predictor, tell):
                 yield Service(predictor, replace(limits, threads=threads), metrics)
         finally:
             settled.cancel()
+
+
+@contextlib.contextmanager
+def _following(predictor: Predictor, tell: Callable[[str], None]) -> Iterator[None]:
+    """Meanwhile look now and then whether another release was activated, and answer with that one from then on."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(FOLLOW_SECONDS):
+            try:
+                if predictor.follow():
+                    tell(f"serving {predictor.bundle.manifest.name} {predictor.digest[:12]} from now on")
+            except EdgeoptError as error:  # it is counted as a start that failed; what has answered goes on
+                tell(f"what was activated cannot be served: {error.message}")
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def serve(service: Service, listening: socket.socket, stop: threading.Event) -> bool:

@@ -38,6 +38,10 @@ class Source(ABC):
         """It failed; returns whether there is another one, which `bundle` gives from now on."""
         return False
 
+    def gives(self, digest: str) -> bool:
+        """Whether that is the one to have open, and none was activated in its place."""
+        return True
+
     def close(self) -> None:
         """Free what was unpacked."""
         return
@@ -57,6 +61,9 @@ class HomeSource(Source):
 
     def go_back(self, digest: str, why: str) -> bool:
         return fall_back(self.home, digest, why)
+
+    def gives(self, digest: str) -> bool:
+        return self.home.state().current == digest
 
 
 class BundleSource(Source):

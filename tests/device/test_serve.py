@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgeopt.device import serve as serving
 from edgeopt.device.bodies import NPY, read_npy
 from edgeopt.device.home import Home
 from edgeopt.device.serve import is_loopback, listen, open_service, serve
@@ -191,6 +192,39 @@ def test_a_release_that_gives_nan_is_left_without_a_bad_answer(home: Home, holde
         assert ask(service, "GET", "/health").told["release"] == good
         rollbacks = [line for line in ask(service, "GET", "/metrics").told.splitlines() if "rollback_total{" in line]
         assert 'edgeopt_rollback_total{reason="nonfinite"} 1.0' in rollbacks
+
+
+def test_a_running_service_answers_with_what_is_activated(
+    colours: Home, holders: Holders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "FOLLOW_SECONDS", 0.05)
+    told: list[str] = []
+    with open_service(colours, Limits(threads=2), told.append) as service:
+        first = ask(service, "GET", "/health").told["release"]
+        assert ask(service, body=encode(RED)).status == 200
+        digest = use_release(colours, make_release(tmp_path, holders, 2, "softmax"), unseen=True)
+        deadline = time.monotonic() + 30
+        while ask(service, "GET", "/health").told["release"] == first and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert ask(service, "GET", "/health").told["release"] == digest != first
+        assert ask(service, body=encode(RED)).told["label"] == "red"
+    assert told == [f"serving colours {digest[:12]} from now on"]
+    assert colours.state().starts == 0
+
+
+def test_what_is_activated_and_cannot_be_opened_leaves_what_answers_as_it_is(
+    colours: Home, holders: Holders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "FOLLOW_SECONDS", 0.05)
+    told: list[str] = []
+    with open_service(colours, Limits(threads=2), told.append) as service:
+        first = ask(service, "GET", "/health").told["release"]
+        digest = use_release(colours, make_release(tmp_path, holders, 2), unseen=True)
+        (colours.path_of(digest) / "model" / "model.onnx").write_bytes(b"no graph any more")
+        deadline = time.monotonic() + 30
+        while colours.state().current == digest and time.monotonic() < deadline:
+            assert ask(service, body=encode(RED)).status == 200
+        assert ask(service, "GET", "/health").told["release"] == first == colours.state().current
 
 
 def test_the_health_is_bad_while_the_only_release_gives_nan(home: Home, holders: Holders, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def command(
     from edgeopt.device.service import Limits
 
     limits = Limits(threads=threads or 0, queue=queue, seconds=seconds, body_bytes=round(body_mb * 1e6))
-    with listen(host, port) as listening, open_service(Home(folder), limits) as service:
+    with listen(host, port) as listening, open_service(Home(folder), limits, _tell) as service:
         where, number = listening.getsockname()[:2]
         click.echo(f"serving {service.name} on http://{f'[{where}]' if ':' in where else where}:{number}", err=True)
         if not is_loopback(listening):
@@ -61,6 +61,10 @@ def command(
         rest = "" if finished else "; not all that was begun was answered in time"
         click.echo(f"stopped after {service.answered} answers{rest}", err=True)
     sys.exit(CODES[caught[0]])
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
 
 
 @contextlib.contextmanager
