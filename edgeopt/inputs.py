@@ -1,4 +1,4 @@
-"""What a recipe names to be read: the network, as a source is asked for it, what runs it as given, and the splits."""
+"""What a recipe names to be read: the network, as a source is asked for it, what runs and times it, and the splits."""
 
 from __future__ import annotations
 
@@ -52,3 +52,18 @@ def original_backend(recipe: Recipe, target: Target) -> BackendEntry:
         cuda = gpu and environment.library_version("onnxruntime-gpu") is not None
         return BackendEntry.model_validate("onnxruntime_cuda" if cuda else CPU)
     return BackendEntry.model_validate({"torch_eager": {"device": "cuda"}} if gpu else "torch_eager")
+
+
+def find_clock(recipe: Recipe, target: Target, named: str | None, backend: BackendEntry) -> tuple[BackendEntry, bool]:
+    """The backend whose clock a pass goes by, and whether what is timed there computes in integers.
+
+    Args:
+        named: the candidate, `backend/variant`; empty: the first; None: the one that the pass is run for, on `backend`.
+    """
+    if named is None:
+        return backend, False
+    name, _, variant = named.partition("/")
+    chosen = next((entry for entry in target.backends if entry.name == name), backend)
+    variant = variant if variant in target.variants else next(iter(target.variants))
+    passes = recipe.passes_of(target, variant)
+    return chosen, any(registry.resolve("passes", one.name).needs_profile for one in passes)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from edgeopt import environment, keys, registry
 from edgeopt.errors import UsageError, did_you_mean
-from edgeopt.inputs import original_backend, split_samples
+from edgeopt.inputs import find_clock, original_backend, split_samples
 from edgeopt.model import QuantizationProfile, Value
 from edgeopt.recipe import BackendEntry, Budgets, MeasureSection, PassStep, Recipe, Target, effective_budgets
 from edgeopt.store import Store
@@ -255,8 +255,9 @@ class _Builder:
         self, entry: PassStep, model: str, target: Target, backend: BackendEntry, labels: tuple[str, str]
     ) -> str:  # fmt: skip
         step = registry.resolve("passes", entry.name)(**entry.options)
+        backend, quantized = find_clock(self.recipe, target, step.clocked_by(), backend)
         runs = registry.resolve("backends", backend.name)(**backend.options)
-        profile = runs.profile(target.isa) if step.needs_profile else None
+        profile = runs.profile(target.isa) if step.needs_profile or quantized else None
         parts = keys.code_parts([registry.module_of("passes", entry.name)])
         parts["options"] = keys.digest(step.model_dump(mode="json"))
         parts["seed"] = str(self.recipe.seed)

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "edgeopt"
 ROWS = """
     errors files model registry environment workers keys store user_code checkpoint network onnx_graph
     data metrics recipe sources context inputs plan
-    pruning quantization training engines onnx_sessions openvino_sessions passes backends counters validation
+    quantization pruning training engines onnx_sessions openvino_sessions passes backends counters validation
     gates select bundle transports device fleet report
     remote reaching baseline tuning execute comparison delivery pipeline bench explain drafting watching
     examining cli __main__

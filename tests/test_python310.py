@@ -34,13 +34,19 @@ IMPORT_ALL = """if True:
 """
 
 
+def is_usable(path: str) -> bool:
+    """Whether it is a Python 3.10 that makes environments: what stands on the PATH may be a shim of one that is not."""
+    script = "import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 10))"
+    return subprocess.run([path, "-c", script], capture_output=True, timeout=60, check=False).returncode == 0
+
+
 @pytest.fixture(scope="module")
 def python310(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python 3.10 with what pyproject.toml asks for on a device, and a runtime."""
     if ready := os.environ.get(READY):
         return Path(ready)
     found = [shutil.which("python3.10"), *sorted(map(str, Path.home().glob(".pyenv/versions/3.10*/bin/python")))]
-    base = next(filter(None, found), None)
+    base = next((path for path in filter(None, found) if is_usable(path)), None)
     if base is None:
         pytest.skip(f"no Python 3.10 here, and {READY} names none")
     folder = tmp_path_factory.mktemp("python310")

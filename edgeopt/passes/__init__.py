@@ -44,6 +44,11 @@ class Pass(Value):
         """What of the context these options look at: it is lent that, and its key covers it."""
         return frozenset((*self.reads, *self.may_read))
 
+    def clocked_by(self) -> str | None:
+        """The candidate whose clock these options go by, `backend/variant`; empty: the first; None: no clock at all,
+        or that of whatever candidate the pass is run for."""
+        return None
+
     def misfit(self, profile: QuantizationProfile) -> str:
         """What of these options the profile of a target cannot express, in a sentence; empty where nothing."""
         return ""

@@ -18,7 +18,7 @@ from edgeopt.model import QuantizationProfile, canonical_json
 from edgeopt.recipe.budgets import Budgets
 from edgeopt.recipe.describe import describe_errors
 from edgeopt.recipe.document import Document, Location
-from edgeopt.recipe.sections import BackendEntry, Recipe, Target, resolve_path
+from edgeopt.recipe.sections import BackendEntry, PassStep, Recipe, Target, resolve_path
 
 #: limits that are tightened by raising them
 FLOORS = ("confidence", "min_per_s", "class_floor")
@@ -74,6 +74,7 @@ def check_values(document: Document, recipe: Recipe) -> None:
         for variant in target.variants:
             _check_forms(document, recipe, index, variant)
             _check_profiles(document, recipe, index, variant)
+            _check_clocks(document, recipe, index, variant)
     _check_splits(document, recipe)
 
 
@@ -223,6 +224,31 @@ def _check_profiles(document: Document, recipe: Recipe, index: int, variant: str
                 )
             elif misfit := _misfit(found, step.options, profile):
                 document.fault((*where, step.name), misfit)
+
+
+def _check_clocks(document: Document, recipe: Recipe, index: int, variant: str) -> None:
+    """A pass that goes by a clock must say whose, where a target has several candidates."""
+    target = recipe.targets[index]
+    candidates = [f"{entry.name}/{variant}" for entry in target.backends for variant in target.variants]
+    steps = recipe.passes_of(target, variant)
+    for step, where in zip(steps, _step_locations(recipe, index, variant), strict=True):
+        named = _clock_of(step)
+        if named is None or named in candidates or (not named and len(candidates) == 1):
+            continue
+        what = f"target `{target.name}` has several candidates, and `on` names none"
+        if named:
+            what = f"target `{target.name}` has no candidate `{named}`"
+        document.fault((*where, step.name), what, did_you_mean(named, candidates))
+
+
+def _clock_of(step: PassStep) -> str | None:
+    """The candidate whose clock a pass goes by: see `Pass.clocked_by`; None where its options are at fault."""
+    found = _known_or_none("passes", step.name)
+    try:
+        named: str | None = None if found is None else found.model_validate(step.options).clocked_by()
+    except ValidationError:
+        return None
+    return named
 
 
 def _profile(backend: Any, entry: BackendEntry, target: Target) -> QuantizationProfile | None:

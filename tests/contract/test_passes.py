@@ -32,11 +32,11 @@ run_pass(*pickle.load(open(sys.argv[1], "rb")))
 
 
 def example_options(pass_type: type[Pass]) -> dict[str, Any]:
-    """A value for each option that has no default: the first of the field's `examples`."""
-    required = {name: field for name, field in pass_type.model_fields.items() if field.is_required()}
-    without = [name for name, field in required.items() if not field.examples]
+    """The first of the `examples` of each option that has some: one without a default must, and one of several may."""
+    fields = pass_type.model_fields
+    without = [name for name, field in fields.items() if field.is_required() and not field.examples]
     assert not without, f"give {without} a default, or `examples` to its Field"
-    return {name: field.examples[0] for name, field in required.items() if field.examples}
+    return {name: field.examples[0] for name, field in fields.items() if field.examples}
 
 
 class Subject:

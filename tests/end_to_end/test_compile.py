@@ -52,7 +52,7 @@ def test_a_missed_budget_exits_with_1_and_ships_nothing(job: Job) -> None:
     ran = job.compile()
     assert ran.code == 1, ran.err
     assert not list(job.out.rglob("*.edgeopt"))
-    assert (job.out / "cpu/onnxruntime_cpu/fp32/build/model.onnx").is_file()
+    assert (job.out / "cpu/onnxruntime_cpu/fp32/bundle/model/model.onnx").is_file()
 
 
 def test_too_few_images_are_inconclusive_and_say_how_many_it_takes(job: Job) -> None:

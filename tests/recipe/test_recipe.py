@@ -87,7 +87,16 @@ def test_a_variant_can_stand_in_place_of_the_shared_passes(write: Write) -> None
         ),
         ("name: x86", "name: x86\n    isa: [avx3]", ["`isa[0]` should be one of avx2"]),
         ("{ratio: 0.5}", "{ratio: 1.5}", ["13:29: `ratio` should be less than 1, found `1.5`"]),
-        ("{ratio: 0.5}", "{ratoi: 0.5}", ["missing key `ratio`", "unknown key `ratoi`; did you mean `ratio`?"]),
+        ("{ratio: 0.5}", "{ratoi: 0.5}", ["unknown key `ratoi`; did you mean `ratio`?"]),
+        (
+            "{ratio: 0.5}", "{goal: {latency: 0.5}}",
+            ["13:21: target `x86` has several candidates, and `on` names none; known: "],
+        ),
+        (
+            "{ratio: 0.5}", "{goal: {latency: 0.5}, on: onnxruntime_cpu/int4}",
+            ["13:21: target `x86` has no candidate `onnxruntime_cpu/int4`; did you mean `onnxruntime_cpu/int8`?"],
+        ),
+        ("{ratio: 0.5}", "{goal: {latency: 0.5, macs: 0.5}}", ["should be one of latency, macs and parameters"]),
         ("{ratio: 0.5}", "0.5", ["13:5: the options of `prune_channels` should be a mapping"]),
         (
             "prune_channels: {ratio: 0.5}", "prune_channel: {}",

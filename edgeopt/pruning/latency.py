@@ -1,0 +1,274 @@
+"""A table of how long each layer takes on the target at the channel counts that matter, and what follows for a network.
+
+Each layer is timed alone, as a graph of its own at the precision that will ship, between integers where it will stand
+between integers. What it misses of a whole network (sums, pools, what a runtime does between layers) is what the whole
+takes beyond the sum of its layers, spread over the elements that layers make. A table is kept for the machine: another
+recipe that has such a layer does not time it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeopt import environment, files, onnx_graph
+from edgeopt.context import Memo, Timer
+from edgeopt.model import Model, OnnxValue, QuantizationProfile, canonical_json
+from edgeopt.pruning.layers import Layer, Widths
+from edgeopt.quantization.arithmetic import Range
+from edgeopt.quantization.fold import fold
+from edgeopt.quantization.insert import insert_pairs
+from edgeopt.quantization.placement import make_placement
+from edgeopt.quantization.scheme import make_scheme
+
+#: shares of a layer's channels that it is timed at, between which times are taken to lie in a line
+SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
+
+#: graphs that are timed in turns, in one process
+TOGETHER = 40
+
+#: of a time, what at least is the layer's own once what any run takes is taken off
+LEAST_SHARE = 0.05
+
+OPSET = 17
+
+#: of activations in a graph that is only timed: what it computes does not matter, but that a Relu has no negative half
+SIGNED, UNSIGNED = Range(-4.0, 4.0), Range(0.0, 6.0)
+
+
+class Clock:
+    """The target's clock: milliseconds of graphs, quantized as the target will have them.
+
+    Args:
+        profile: how they are quantized; None: they stay in float.
+    """
+
+    def __init__(self, timer: Timer, profile: QuantizationProfile | None, folder: Path) -> None:
+        self.timer, self.profile, self._folder = timer, profile, folder
+
+    def time(self, graphs: Sequence[onnx.ModelProto]) -> list[float]:
+        """(graphs,) milliseconds of one run of each, in turns.
+
+        Raises:
+            BuildError: one of them cannot be built or run.
+        """
+        with files.scratch(self._folder) as scratch:
+            models = [_write(graph, scratch / str(number)) for number, graph in enumerate(graphs)]
+            return self.timer.time(models)
+
+    def finished(self, graph: onnx.ModelProto) -> onnx.ModelProto:
+        """A float graph at the precision of the target; ranges are made up, since nobody looks at its answers."""
+        return graph if self.profile is None else quantize_blindly(graph, self.profile)
+
+    def describe(self) -> list[Any]:
+        """What times depend on, beside the graph."""
+        profile = None if self.profile is None else self.profile.model_dump(mode="json")
+        versions = environment.fingerprint()["libraries"]
+        timer = [self.timer.backend, self.timer.options, self.timer.threads, self.timer.batch]
+        return [timer, profile, list(environment.cpu()), environment.power_mode(), versions]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The times of one layer: (inputs, outputs) milliseconds; of a depthwise one (outputs,) in a column."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    ms: NDArray[np.float64]
+
+    def at(self, inputs: int, outputs: int) -> float:
+        """Milliseconds with so many channels, in a line between those that were timed."""
+        along = [np.interp(outputs, self.outputs, row) for row in self.ms]
+        return float(np.interp(inputs, self.inputs, along))
+
+
+class LatencyTable:
+    """What layers take at any channel counts, and what a network of them is expected to take."""
+
+    def __init__(self, grids: dict[tuple[object, ...], Grid], widths: Widths, whole_ms: float) -> None:
+        self._grids = grids
+        full = [group.size for group in widths.groups]
+        alone = sum(self._layer_ms(layer, *widths.counts(layer, full)) for layer in widths.layers)
+        elements = sum(layer.positions * layer.outputs * layer.uses for layer in widths.layers)
+        #: where layers alone take longer than all together, they share what the whole takes
+        self.scale = min(1.0, whole_ms / alone)
+        self.element_ms = max(0.0, whole_ms - alone) / elements
+
+    def cost(self, layer: Layer, inputs: int, outputs: int) -> float:
+        """Milliseconds of a layer in its network, with its part of what no layer takes alone."""
+        return self.scale * self._layer_ms(layer, inputs, outputs) + (
+            self.element_ms * layer.positions * outputs * layer.uses
+        )
+
+    def _layer_ms(self, layer: Layer, inputs: int, outputs: int) -> float:
+        return layer.uses * self._grids[_key(layer)].at(1 if layer.depthwise else inputs, outputs)
+
+
+def make_table(
+    widths: Widths, whole: onnx.ModelProto, clock: Clock, memo: Memo | None, round_to: int,
+    tell: Callable[[float], None],
+) -> LatencyTable:  # fmt: skip
+    """Time the layers of a network at the counts that matter, but for those that are known, and the whole.
+
+    Args:
+        whole: the network's float graph.
+        round_to: counts are multiples of it.
+        tell: how far it is, from 0 to 1.
+
+    Raises:
+        BuildError: a layer cannot be built or run on the target.
+    """
+    layers = {_key(layer): layer for layer in widths.layers}
+    counts = {key: _counts(layer, widths, round_to) for key, layer in layers.items()}
+    known = {key: _recall(memo, clock, layer) for key, layer in layers.items()}
+    missing = [
+        (key, point) for key, (inputs, outputs) in counts.items() for point in product(inputs, outputs)
+        if point not in known[key]
+    ]  # fmt: skip
+    finished = clock.finished(whole)
+    references, done = list[float](), 0
+    for chunk in _chunks(missing):
+        graphs = [_layer_graph(layers[key], point[0], point[1], clock) for key, point in chunk]
+        reference, idle, *times = clock.time([finished, _idle_graph(), *graphs])
+        references.append(reference)
+        for (key, point), ms in zip(chunk, times, strict=True):
+            # a machine that is slower for a while is so for the whole network, too
+            known[key][point] = max(ms - idle, LEAST_SHARE * ms) / reference
+        done += len(chunk)
+        tell(done / len(missing))
+    whole_ms = float(np.median(references)) if references else clock.time([finished])[0]
+    for key, layer in layers.items():
+        fresh = {point for other, point in missing if other == key}
+        known[key] |= {point: known[key][point] * whole_ms for point in fresh}
+        _remember(memo, clock, layer, known[key])
+    grids = {key: _grid(counts[key], known[key]) for key in layers}
+    return LatencyTable(grids, widths, whole_ms)
+
+
+def _chunks(points: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    yield from (points[at : at + TOGETHER] for at in range(0, len(points), TOGETHER))
+
+
+def _key(layer: Layer) -> tuple[object, ...]:
+    return (*layer.signature, layer.inputs, layer.outputs)
+
+
+def _counts(layer: Layer, widths: Widths, round_to: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The counts that a layer is timed at: one where no group touches them; of a depthwise one the outputs alone."""
+    outputs = _steps(layer.outputs, round_to * layer.groups if layer.groups > 1 and not layer.depthwise else round_to)
+    inputs = _steps(layer.inputs, round_to * layer.groups if layer.groups > 1 and not layer.depthwise else round_to)
+    full = [group.size for group in widths.groups]
+    least = [group.blocks for group in widths.groups]
+    whole, small = widths.counts(layer, full), widths.counts(layer, least)
+    if whole[1] == small[1]:
+        outputs = (layer.outputs,)
+    if layer.depthwise:
+        return (1,), outputs
+    return ((layer.inputs,) if whole[0] == small[0] else inputs), outputs
+
+
+def _steps(channels: int, unit: int) -> tuple[int, ...]:
+    rounded = {min(channels, max(unit, round(share * channels / unit) * unit)) for share in SHARES}
+    return tuple(sorted(rounded | {channels}))
+
+
+def _grid(counts: tuple[tuple[int, ...], tuple[int, ...]], known: dict[tuple[int, int], float]) -> Grid:
+    inputs, outputs = counts
+    return Grid(inputs, outputs, np.array([[known[one, other] for other in outputs] for one in inputs]))
+
+
+def _recall(memo: Memo | None, clock: Clock, layer: Layer) -> dict[tuple[int, int], float]:
+    stored = None if memo is None else memo.get(_parts(clock, layer))
+    points = [] if stored is None else json.loads(stored)
+    return {(inputs, outputs): ms for inputs, outputs, ms in points}
+
+
+def _remember(memo: Memo | None, clock: Clock, layer: Layer, known: dict[tuple[int, int], float]) -> None:
+    if memo is not None:
+        points = [[inputs, outputs, ms] for (inputs, outputs), ms in sorted(known.items())]
+        memo.put(_parts(clock, layer), canonical_json(points))
+
+
+def _parts(clock: Clock, layer: Layer) -> list[Any]:
+    return ["latency of a layer", json.loads(json.dumps(layer.signature)), clock.describe()]
+
+
+def _layer_graph(layer: Layer, inputs: int, outputs: int, clock: Clock) -> onnx.ModelProto:
+    """One layer and the activation behind it, with weights that mean nothing, between integers where it can be."""
+    random, batch = np.random.default_rng(0), clock.timer.batch
+    given = outputs if layer.depthwise else inputs
+    fan_in = 1 if layer.depthwise else inputs // layer.groups
+    if layer.kind == "linear":
+        shape, node = [batch, inputs], helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="layer", transB=1)
+        weight = random.standard_normal((outputs, inputs))
+    else:
+        shape = [batch, given, *layer.size]
+        weight = random.standard_normal((outputs, fan_in, *layer.kernel))
+        node = helper.make_node(
+            "Conv", ["x", "w", "b"], ["y"], name="layer", strides=layer.stride, pads=[*layer.padding, *layer.padding],
+            dilations=layer.dilation, group=given if layer.depthwise else layer.groups,
+        )  # fmt: skip
+    scaled = (weight / np.sqrt(weight[0].size)).astype(np.float32)
+    constants = [numpy_helper.from_array(scaled, "w"), numpy_helper.from_array(np.zeros(outputs, np.float32), "b")]
+    graph = helper.make_graph(
+        [node, helper.make_node("Relu", ["y"], ["z"], name="activation")], "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)], constants,
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    return strip_ends(clock.finished(onnx.shape_inference.infer_shapes(made)))
+
+
+def _idle_graph() -> onnx.ModelProto:
+    """A graph that does nothing to speak of: what a run takes that has nothing to do with layers."""
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="nothing")], "idle", value[:1], value[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+
+
+def quantize_blindly(graph: onnx.ModelProto, profile: QuantizationProfile) -> onnx.ModelProto:
+    """A float graph with the pairs that a profile wants, of ranges that were never looked at: fit to be timed."""
+    folded = fold(graph)
+    placement = make_placement(folded, profile)
+    unsigned = {name for node in folded.graph.node if node.op_type in ("Relu", "Clip") for name in node.output}
+    ranges = {pair.tensor: UNSIGNED if pair.tensor in unsigned else SIGNED for pair in placement.pairs}
+    return insert_pairs(folded, make_scheme(folded, placement, ranges, profile))
+
+
+def strip_ends(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without the steps to integers at its start and back to floats at its end: integers alone."""
+    made = onnx.ModelProto()
+    made.CopyFrom(graph)
+    nodes = made.graph.node
+    inputs = {value.name: value for value in made.graph.input}
+    zero_points = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
+    for node in list(nodes):
+        readers = [other for other in nodes if node.input[0] in other.input]
+        if node.op_type == "QuantizeLinear" and node.input[0] in inputs and len(readers) == 1:
+            value = inputs[node.input[0]]
+            value.name, value.type.tensor_type.elem_type = node.output[0], zero_points[node.input[2]]
+            nodes.remove(node)
+    outputs = {value.name: value for value in made.graph.output}
+    for node in list(nodes):
+        if node.op_type == "DequantizeLinear" and node.output[0] in outputs:
+            value = outputs[node.output[0]]
+            value.name, value.type.tensor_type.elem_type = node.input[0], zero_points[node.input[2]]
+            nodes.remove(node)
+    return made
+
+
+def _write(graph: onnx.ModelProto, folder: Path) -> Model:
+    value = OnnxValue()
+    onnx_graph.save_graph(graph, folder / value.file)
+    return Model(
+        value=value, inputs=onnx_graph.input_specs(graph), outputs=onnx_graph.output_specs(graph), folder=folder
+    )

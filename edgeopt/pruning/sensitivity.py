@@ -1,0 +1,102 @@
+"""How much is lost as one group after another loses channels: the curve of each group, by running the network.
+
+The loss is how far the outputs move from those of the whole network (Kullback-Leibler divergence of its answers), which
+needs no labels. Nothing is repaired in between, so a curve shows more than fine-tuning will leave; which group can
+spare channels, and which cannot, it shows all the same.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgeopt.data import Samples
+from edgeopt.network import name_outputs
+from edgeopt.pruning.groups import Choice, Group
+from edgeopt.pruning.removal import make_edits, mask_channels
+from edgeopt.pruning.selection import keep_best
+
+#: shares of a group's channels that are taken away, one after the other
+SHARES = (0.125, 0.25, 0.5, 0.75, 0.875)
+
+#: samples of one look, fewer where a network is so large that a scan would take more operations than these
+MOST_SAMPLES, LEAST_SAMPLES, MOST_MACS = 512, 64, 1e12
+
+BATCH = 64
+
+
+class Curve:
+    """The loss of one group by the share of its channels that is gone; it never falls."""
+
+    def __init__(self, group: str, shares: Sequence[float], losses: Sequence[float]) -> None:
+        self.group = group
+        self.shares = (0.0, *shares)
+        self.losses = tuple(float(value) for value in np.maximum.accumulate([0.0, *losses]))
+
+    def at(self, share: float) -> float:
+        """The loss with that share gone, in a line between those that were tried, and on beyond the last."""
+        if share <= self.shares[-1]:
+            return float(np.interp(share, self.shares, self.losses))
+        (x0, x1), (y0, y1) = self.shares[-2:], self.losses[-2:]
+        return y1 + (y1 - y0) * (share - x1) / (x1 - x0)
+
+
+def count_samples(macs: int, looks: int, available: int) -> int:
+    """How many samples each look of a scan may take."""
+    affordable = int(MOST_MACS / max(1, macs * looks))
+    return min(available, max(LEAST_SAMPLES, min(MOST_SAMPLES, affordable)))
+
+
+def scan(
+    network: nn.Module,
+    groups: Sequence[Group],
+    scores: Sequence[torch.Tensor],
+    samples: Samples,
+    macs: int,
+    tell: Callable[[float], None],
+) -> list[Curve]:
+    """The curve of each group, on samples spread evenly over the split.
+
+    Args:
+        scores: the importance of each group's channels: the least important go first.
+        macs: of one sample.
+        tell: how far it is, from 0 to 1.
+    """
+    count = count_samples(macs, len(groups) * len(SHARES), len(samples))
+    batches = [
+        [torch.from_numpy(batch.inputs[name]) for name in samples.inputs]
+        for batch in samples.spread(count).batches(BATCH)
+    ]
+    whole = [_answers(network, batch) for batch in batches]
+    curves = []
+    for number, (group, score) in enumerate(zip(groups, scores, strict=True)):
+        losses = []
+        for share in SHARES:
+            kept = max(group.blocks, round((1 - share) * group.size) // group.blocks * group.blocks)
+            masked = copy.deepcopy(network)
+            mask_channels(masked, make_edits(network, [Choice(group, keep_best(group, score, kept))]))
+            losses.append(_divergence(masked, batches, whole))
+        curves.append(Curve(group.name, SHARES, losses))
+        tell((number + 1) / len(groups))
+    return curves
+
+
+@torch.inference_mode()
+def _answers(network: nn.Module, batch: Sequence[torch.Tensor]) -> torch.Tensor:
+    logits = next(iter(name_outputs(network(*batch)).values()))
+    return functional.log_softmax(logits.flatten(1).double(), dim=1)
+
+
+def _divergence(network: nn.Module, batches: Sequence[Sequence[torch.Tensor]], whole: Sequence[torch.Tensor]) -> float:
+    """Mean over samples of KL(whole ‖ masked), in nats."""
+    total, count = 0.0, 0
+    for batch, expected in zip(batches, whole, strict=True):
+        found = _answers(network, batch)
+        total += float(functional.kl_div(found, expected, reduction="sum", log_target=True))
+        count += len(expected)
+    return total / max(1, count)
