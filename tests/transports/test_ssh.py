@@ -118,7 +118,7 @@ def test_what_lies_there_and_is_something_else_is_sent_anew(reach: Open, place: 
         assert Path(device.put(file, "file")).read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize("wanted", [6, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wanted", [6, pytest.param(15, marks=pytest.mark.slow)])
 def test_no_cut_ever_tears_a_file(wanted: int, reach: Open, server: Server, place: Path, tmp_path: Path) -> None:
     """Two hundred of them: `benchmarks/cut_transfers.py`."""
     chance, cuts = random.Random(wanted), 0
