@@ -335,7 +335,7 @@ def test_what_is_data_is_json_on_stdout(run: Run) -> None:
 
 def test_the_options_of_a_pass_are_shown_with_their_defaults(run: Run) -> None:
     out = run("passes", "prune_channels").out
-    assert re.search(r"^  ratio +required: ", out, re.MULTILINE)
+    assert re.search(r"^  ratio +default null: ", out, re.MULTILINE)
     assert re.search(r'^  scope +default "local": ', out, re.MULTILINE)
     assert all(len(line) <= 100 for line in out.splitlines())
     assert "Undefined" not in out

@@ -21,8 +21,8 @@ from tests.signers import Holders
 CLASSES = ("red", "green", "blue")
 SIZE = 8
 
-#: trips of the loop that a white image costs: a second or two
-TRIPS = 1_000_000
+#: trips of the loop that a white image costs: a second at least
+TRIPS = 3_000_000
 
 
 def picture(red: int, green: int, blue: int) -> NDArray[np.uint8]:

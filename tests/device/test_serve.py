@@ -219,7 +219,8 @@ def test_what_is_activated_and_cannot_be_opened_leaves_what_answers_as_it_is(
     told: list[str] = []
     with open_service(colours, Limits(threads=2), told.append) as service:
         first = ask(service, "GET", "/health").told["release"]
-        digest = use_release(colours, make_release(tmp_path, holders, 2), unseen=True)
+        digest = use_release(colours, make_release(tmp_path, holders, 2, "softmax"), unseen=True)
+        assert digest != first
         (colours.path_of(digest) / "model" / "model.onnx").write_bytes(b"no graph any more")
         deadline = time.monotonic() + 30
         while colours.state().current == digest and time.monotonic() < deadline:
