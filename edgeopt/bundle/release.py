@@ -10,13 +10,13 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from edgeopt.bundle.manifest import Manifest
-from edgeopt.bundle.signing import read_unproven, verify
+from edgeopt.bundle.signing import parse_payload, read_unproven, verify
 from edgeopt.bundle.trust import Root
-from edgeopt.errors import TrustError, legible
-from edgeopt.model import Value, canonical_json
+from edgeopt.errors import TrustError
+from edgeopt.model import Value
 
 FORMAT: Final = 1
 PAYLOAD_TYPE = "application/vnd.edgeopt.release+json"
@@ -64,7 +64,8 @@ def verify_release(envelope: bytes | None, manifest: Manifest, root: Root) -> Re
     """
     if envelope is None:
         raise TrustError("the bundle is not signed", "`edgeopt bundle sign` signs it")
-    release = _parse(verify(envelope, PAYLOAD_TYPE, root.releases.public_keys(), root.releases.threshold))
+    payload = verify(envelope, PAYLOAD_TYPE, root.releases.public_keys(), root.releases.threshold)
+    release = parse_payload(Release, payload, "release", _HINT)
     stated = (manifest.name, manifest.target, manifest.digest())
     if (release.name, release.target, release.manifest_sha256) != stated:
         raise TrustError("what was signed is another bundle than this", _HINT)
@@ -77,16 +78,4 @@ def read_release(envelope: bytes) -> Release:
     Raises:
         TrustError: there is none in it.
     """
-    return _parse(read_unproven(envelope, PAYLOAD_TYPE))
-
-
-def _parse(payload: bytes) -> Release:
-    try:
-        release = Release.model_validate_json(payload, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "release"
-        raise TrustError(f"the release is not sound: `{legible(place)}`: {first['msg']}", _HINT) from error
-    if canonical_json(release.model_dump(mode="json", exclude_unset=True)) != payload:
-        raise TrustError("the release is not in its canonical form", _HINT)
-    return release
+    return parse_payload(Release, read_unproven(envelope, PAYLOAD_TYPE), "release", _HINT)

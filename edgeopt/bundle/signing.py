@@ -13,15 +13,19 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
 
 from edgeopt import files
 from edgeopt.errors import TrustError, UsageError, legible
-from edgeopt.model import canonical_json
+from edgeopt.model import Value, canonical_json
 
 if TYPE_CHECKING:
     from securesystemslib.dsse import Envelope
     from securesystemslib.signer import Key, Signature, Signer
+
+Statement = TypeVar("Statement", bound=Value)
 
 #: beside a private key
 PUBLIC = ".pub"
@@ -155,6 +159,27 @@ def read_unproven(data: bytes, payload_type: str) -> bytes:
         TrustError: it is no envelope of that type.
     """
     return _open(data, payload_type).payload  # type: ignore[no-any-return]
+
+
+def parse_payload(kind: type[Statement], payload: bytes, what: str, hint: str) -> Statement:
+    """The value that a payload holds.
+
+    Args:
+        what: what to call it in a message.
+        hint: what to do about one that is not sound.
+
+    Raises:
+        TrustError: these are not the canonical bytes of a sound one.
+    """
+    try:
+        statement = kind.model_validate_json(payload, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or what
+        raise TrustError(f"the {what} is not sound: `{legible(place)}`: {first['msg']}", hint) from error
+    if canonical_json(statement.model_dump(mode="json", exclude_unset=True)) != payload:
+        raise TrustError(f"the {what} is not in its canonical form", hint)
+    return statement
 
 
 def signers_of(data: bytes) -> tuple[str, ...]:

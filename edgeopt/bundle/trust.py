@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from edgeopt import files
-from edgeopt.bundle.signing import public_key, public_value, read_unproven, sign, verify
-from edgeopt.errors import TrustError, UsageError, legible
+from edgeopt.bundle.signing import parse_payload, public_key, public_value, read_unproven, sign, verify
+from edgeopt.errors import TrustError, UsageError
 from edgeopt.model import Value, canonical_json
 
 if TYPE_CHECKING:
@@ -104,25 +104,13 @@ def verify_root(data: bytes, trusted: Root | None = None) -> Root:
     Raises:
         TrustError: too few of the keys have signed it, or it is not the next version.
     """
-    root = _parse(read_unproven(data, PAYLOAD_TYPE))
+    root = parse_payload(Root, read_unproven(data, PAYLOAD_TYPE), "root", NEW_ROOT)
     if trusted is not None:
         if root.version != trusted.version + 1:
             what = f"the root has version {root.version}, and follows on version {trusted.version}"
             raise TrustError(what, "roots replace one another one by one: give the one between")
         verify(data, PAYLOAD_TYPE, trusted.root.public_keys(), trusted.root.threshold)
     verify(data, PAYLOAD_TYPE, root.root.public_keys(), root.root.threshold)
-    return root
-
-
-def _parse(payload: bytes) -> Root:
-    try:
-        root = Root.model_validate_json(payload, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "root"
-        raise TrustError(f"the root is not sound: `{legible(place)}`: {first['msg']}", NEW_ROOT) from error
-    if canonical_json(root.model_dump(mode="json", exclude_unset=True)) != payload:
-        raise TrustError("the root is not in its canonical form", NEW_ROOT)
     return root
 
 
