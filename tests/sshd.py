@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,11 @@ from edgeopt.transports import Pins
 SEPARATION = Path("/run/sshd")
 EDGEOPT = Path(sys.executable).with_name("edgeopt")
 
+LOOPBACK = "127.0.0.1"
+
 CONFIG = """\
 Port {port}
-ListenAddress 127.0.0.1
+ListenAddress {host}
 HostKey {folder}/host_key
 PidFile none
 AuthorizedKeysFile {folder}/identity.pub
@@ -77,6 +79,7 @@ class Server:
     port: int
     host_key: str
     process: subprocess.Popen[bytes]
+    host: str = LOOPBACK
 
     @property
     def identity(self) -> Path:
@@ -87,7 +90,7 @@ class Server:
         return Pins(host_key=self.host_key, identity=self.identity, edgeopt=str(EDGEOPT))
 
     def address(self, home: Path, port: int | None = None) -> str:
-        return f"ssh://127.0.0.1:{port or self.port}/{home}"
+        return f"ssh://{self.host}:{port or self.port}/{home}"
 
     def stop(self) -> None:
         """Kill it, and the processes of its connections, as a power cut would."""
@@ -99,19 +102,42 @@ class Server:
         self.process.wait()
 
 
-def start_server(folder: Path) -> Server:
-    """Start a server with fresh keys in `folder`."""
+@contextlib.contextmanager
+def other_network() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A network of its own for a device, and how a program is started there; this one where that is not permitted."""
+    name, number = f"edgeopt-{os.getpid()}", os.getpid() % 250
+    host, us = f"10.213.{number}.2", f"10.213.{number}.1/24"
+    ends = (f"eo{os.getpid()}a", f"eo{os.getpid()}b")
+    commands = [
+        f"ip netns add {name}", f"ip link add {ends[0]} type veth peer name {ends[1]} netns {name}",
+        f"ip addr add {us} dev {ends[0]}", f"ip link set {ends[0]} up",
+        f"ip -n {name} addr add {host}/24 dev {ends[1]}", f"ip -n {name} link set {ends[1]} up",
+    ]  # fmt: skip
+    made = shutil.which("ip") is not None and all(
+        subprocess.run(command.split(), capture_output=True, check=False).returncode == 0 for command in commands
+    )
+    try:
+        yield (host, ("ip", "netns", "exec", name)) if made else (LOOPBACK, ())
+    finally:
+        if shutil.which("ip") is not None:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def start_server(folder: Path, host: str = LOOPBACK, within: Sequence[str] = ()) -> Server:
+    """Start a server with fresh keys in `folder`, which listens on `host`; `within` is what starts it elsewhere."""
     folder.mkdir(parents=True, exist_ok=True)
     host_key = make_ssh_key(folder / "host_key")
     make_ssh_key(folder / "identity")
     port = free_port()
-    (folder / "config").write_text(CONFIG.format(port=port, folder=folder))
+    (folder / "config").write_text(CONFIG.format(port=port, folder=folder, host=host))
     sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or "sshd"
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sshd, "-D", "-e", "-f", folder / "config"], stdin=subprocess.DEVNULL, stderr=log)
+        process = subprocess.Popen(
+            [*within, sshd, "-D", "-e", "-f", folder / "config"], stdin=subprocess.DEVNULL, stderr=log
+        )
     for _ in range(100):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return Server(folder, port, host_key, process)
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
+            return Server(folder, port, host_key, process, host)
         if process.poll() is not None:
             break
         time.sleep(0.05)

@@ -18,11 +18,20 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.conftest import Job, Ran, draw_images
-from tests.sshd import Server, server
-
-__all__ = ["server"]
+from tests.sshd import Server, other_network, start_server, why_not
 
 BUNDLE = "out/cpu/small.edgeopt"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """The way to a device: in a network of its own where that is permitted."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with other_network() as (host, within):
+        found = start_server(tmp_path / "sshd", host, within)
+        yield found
+        found.stop()
 
 
 def done(ran: Ran, code: int = 0) -> str:
