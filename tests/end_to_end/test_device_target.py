@@ -20,6 +20,9 @@ from edgeopt.store import Store
 from edgeopt.transports import Pins
 from tests.end_to_end.conftest import Job
 from tests.local_device import LocalTransport, make_device
+from tests.sshd import Server, server
+
+__all__ = ["server"]
 
 TARGET = "  - name: cpu\n"
 ON_A_DEVICE = "  - name: cpu\n    device: ssh://board\n"
@@ -65,6 +68,27 @@ def test_a_target_is_built_and_measured_on_its_device_and_judged_here(
     assert len(device.asked) - asked < asked / 2
     gated = job.run("gate", "out")
     assert gated.code == 0, gated.err
+
+
+@pytest.mark.slow
+def test_compile_reaches_the_device_by_its_inventory_over_a_real_ssh_server(
+    job: Job, server: Server, device: LocalTransport
+) -> None:
+    job.edit(TARGET, ON_A_DEVICE)
+    job.edit("      int8: [quantize_int8: {}]\n", "")
+    job.edit("budgets:", "inventory: fleet.yaml\nbudgets:")
+    fleet = job.folder / "fleet.yaml"
+    fleet.write_text(
+        f"edgeopt_fleet: 1\ndevices:\n  board:\n    url: {server.address(device.home)}\n"
+        f"    host_key: {server.host_key}\n    device_key: {device.pins.device_key}\n"
+        f"    identity: {server.identity}\n    edgeopt: {server.pins.edgeopt}\n"
+    )
+    ran = job.compile()
+    assert ran.code == 0, ran.err
+    assert "(board)" in ran.out
+    fleet.write_text(fleet.read_text().replace(str(device.pins.device_key), "ab" * 32))
+    ran = job.compile()
+    assert (ran.code, "is pinned" in ran.err) == (4, True), ran.err
 
 
 @pytest.mark.slow
