@@ -45,7 +45,7 @@ class TensorSpec(Value):
 class Edit(Value):
     """One structure edit of a torch network, replayed on a fresh module.
 
-    `kind` is the name of a function in `edgeopt.network.EDITS`; `module` is the dotted name of the submodule that it
+    `kind` is the name of a file in `edgeopt.edits`; `module` is the dotted name of the submodule that it
     changes; `arguments` is plain data (for `keep_channels`: axis `out` or `in`, and the channel indices that stay).
     """
 

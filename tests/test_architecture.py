@@ -21,9 +21,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgeopt"
 
 ROWS = """
-    errors files model registry environment workers keys store user_code checkpoint network onnx_graph
+    errors files model registry environment workers keys store user_code checkpoint edits network
+    onnx_graph exporting
     data metrics recipe sources context inputs plan
-    quantization pruning training engines onnx_sessions openvino_sessions passes backends counters validation
+    quantization clock pruning training engines onnx_sessions openvino_sessions passes backends counters validation
     gates select bundle transports device fleet report
     remote reaching baseline tuning execute comparison delivery pipeline bench explain drafting watching
     examining cli __main__
@@ -34,7 +35,19 @@ HEAVY = {
     "jinja2", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "onnxslim", "openvino", "rich", "safetensors", "scipy",
     "polygraphy", "tensorrt", "torch", "torch_pruning",
 }  # fmt: skip
-MACHINERY = {"pruning", "quantization", "training", "network", "onnx_graph", "checkpoint", "watching", "explain"}
+MACHINERY = {
+    "pruning",
+    "edits",
+    "exporting",
+    "clock",
+    "quantization",
+    "training",
+    "network",
+    "onnx_graph",
+    "checkpoint",
+    "watching",
+    "explain",
+}
 
 #: not imported by `edgeopt --help`, beside the heavy ones
 NOT_FOR_HELP = HEAVY | {"numpy", "pydantic", "PIL", "ruamel"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pkgutil
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from edgeopt import edits
+from edgeopt.edits import EDITS, apply_edit
+from edgeopt.edits.keep_channels import view_channels
 from edgeopt.errors import SourceError
 from edgeopt.model import Edit
-from edgeopt.network import apply_edit, view_channels
 
 
 def keep(layer: nn.Module, axis: str, channels: list[int]) -> nn.Module:
@@ -117,3 +120,15 @@ def test_a_view_of_channels_writes_through() -> None:
     assert (layer.weight[3:, 0] == 7).all()
     assert (layer.weight[:3] != 7).all()
     assert (layer.weight[3:, 1] != 7).all()
+
+
+def test_every_file_of_edits_is_a_kind_that_replays() -> None:
+    assert set(EDITS) == {module.name for module in pkgutil.iter_modules(edits.__path__)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "told"), [("melt", "0", "an edit `melt`"), ("keep_channels", "9", "no module `9`")]
+)
+def test_an_edit_that_means_nothing_here_is_refused(kind: str, module: str, told: str) -> None:
+    with pytest.raises(SourceError, match=told):
+        apply_edit(nn.Sequential(nn.Linear(2, 2)), Edit(kind=kind, module=module, arguments={}))

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgeopt import files
 from edgeopt.context import Context, Memo
 from edgeopt.data import Samples
 from edgeopt.errors import PassError
-from edgeopt.model import Edit, Facts, Form, Model, Value
-from edgeopt.passes import Pass, PassResult, run_pass
+from edgeopt.model import Facts, Form, Model, Value
+from edgeopt.passes import Pass, PassResult
 
 if TYPE_CHECKING:
-    import onnx
     import torch
     from torch import nn
 
     from edgeopt.pruning.goal import Pruned, Pruning
     from edgeopt.pruning.groups import Group
-    from edgeopt.pruning.latency import Clock
     from edgeopt.pruning.soundness import Sound
 
 #: names that the summary lists
@@ -103,7 +99,8 @@ class PruneChannels(Pass):
         return super().lent() | (frozenset({"timer"}) if self.clocked else frozenset())
 
     def apply(self, model: Model, context: Context) -> PassResult:
-        from edgeopt.network import apply_edit, make_network, write_network
+        from edgeopt.edits import apply_edit
+        from edgeopt.network import make_network, write_network
         from edgeopt.pruning.groups import find_groups
         from edgeopt.pruning.importance import score_channels, weigh_magnitude, weigh_taylor
         from edgeopt.pruning.soundness import make_inputs
@@ -149,6 +146,8 @@ class PruneChannels(Pass):
         inputs: Sequence[torch.Tensor], model: Model, context: Context,
     ) -> tuple[Sound, dict[str, str | int | float]]:  # fmt: skip
         """What meets the goal at the least loss, and what there is to tell of it."""
+        from edgeopt.clock import make_clock
+        from edgeopt.exporting import export_graph
         from edgeopt.network import count_macs
         from edgeopt.pruning.costs import LayerCosts, count_parameters
         from edgeopt.pruning.costs import count_macs as macs_of
@@ -168,10 +167,10 @@ class PruneChannels(Pass):
         counts = [list_counts(group, self.round_to, self.min_channels, self.max_ratio) for group in free]
         options = [weigh_counts(*each) for each in zip(free, curves, counts, strict=True)]
         if kind == "latency":
-            clock, export = _clock(context), partial(_export, model, context)
+            clock, export = make_clock(context), partial(export_graph, model=model, seed=context.seed)
             tell = _part(context, "timing layers on the target", 0.5, 0.8)
             memo = None if context.memo is None else Memo(context.memo.folder, TIMES)
-            table = make_table(widths, export(network, ()), clock, memo, self.round_to, tell)
+            table = make_table(widths, export(network), clock, memo, self.round_to, tell)
             pruning = Pruning(network, inputs, free, scores, options, LayerCosts(widths, table.cost))
             tell = _part(context, "timing the pruned network", 0.8, 1.0)
             found = pruning.meet_in_time(share, clock, export, tell)
@@ -197,27 +196,6 @@ def _samples(context: Context) -> Samples:
         if samples is not None:
             return samples
     raise PassError("a goal takes samples to try the groups on, and the recipe has none", "add `data.calibration`")
-
-
-def _clock(context: Context) -> Clock:
-    from edgeopt.pruning.latency import Clock
-
-    assert context.timer is not None  # `lent` asks for it
-    return Clock(context.timer, context.profile, context.folder)
-
-
-def _export(model: Model, context: Context, network: nn.Module, edits: tuple[Edit, ...]) -> onnx.ModelProto:
-    """The float graph of a network that came of `model`, as the passes behind this one will see it."""
-    from edgeopt.network import write_network
-    from edgeopt.onnx_graph import load_graph
-
-    with files.scratch(context.folder) as scratch:
-        torch_folder, onnx_folder = scratch / "torch", scratch / "onnx"
-        for folder in (torch_folder, onnx_folder):
-            files.make_folder(folder)
-        made = write_network(network, model, torch_folder, edits)
-        quiet = dataclasses.replace(context, folder=onnx_folder, progress=lambda text, fraction: None)
-        return load_graph(run_pass("export_onnx", {}, made, quiet).model.path)
 
 
 def _part(context: Context, text: str, low: float, high: float) -> Callable[[float], None]:

@@ -8,6 +8,7 @@ table had wrong in all is put right before the next try.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,13 +16,12 @@ import onnx
 import torch
 from torch import nn
 
+from edgeopt.clock import Clock
+from edgeopt.edits import apply_edit
 from edgeopt.errors import PassError
-from edgeopt.model import Edit
-from edgeopt.network import apply_edit
 from edgeopt.pruning.allocation import Option, allocate
 from edgeopt.pruning.costs import LayerCosts
 from edgeopt.pruning.groups import Choice, Group
-from edgeopt.pruning.latency import Clock
 from edgeopt.pruning.selection import keep_best
 from edgeopt.pruning.soundness import Sound, keep_sound
 
@@ -69,19 +69,18 @@ class Pruning:
         return self._prune(kept)
 
     def meet_in_time(
-        self, share: float, clock: Clock, export: Callable[[nn.Module, tuple[Edit, ...]], onnx.ModelProto],
-        tell: Callable[[float], None],
+        self, share: float, clock: Clock, export: Callable[[nn.Module], onnx.ModelProto], tell: Callable[[float], None],
     ) -> Pruned:  # fmt: skip
         """As `meet`, for a share of the whole network's time by the target's clock.
 
         Args:
-            export: gives the float graph of a network on which these edits were replayed.
+            export: gives the float graph of a network.
 
         Raises:
             PassError: it cannot be met; says how far it gets.
             BuildError: the network cannot be built or run on the target.
         """
-        whole, asked, best = clock.finished(export(self.network, ())), share, None
+        whole, asked, best = export(self.network), share, None
         for number in range(TRIES):
             try:
                 found = self.meet(asked)
@@ -92,8 +91,7 @@ class Pruning:
             pruned = copy.deepcopy(self.network)
             for edit in found.sound.edits:
                 apply_edit(pruned, edit)
-            before, after = clock.time([whole, clock.finished(export(pruned, found.sound.edits))])
-            found = Pruned(found.sound, found.kept, found.predicted, after / before)
+            found = dataclasses.replace(found, measured=clock.compare(whole, export(pruned)))
             assert found.measured is not None
             if found.measured <= share and (best is None or best.measured is None or found.measured > best.measured):
                 best = found

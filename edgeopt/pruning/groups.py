@@ -19,8 +19,8 @@ from torch import nn
 from torch_pruning import DependencyGraph
 from torch_pruning.ops import OPTYPE
 
+from edgeopt.edits.keep_channels import CHANNEL_COUNTS, SLICEABLE, is_depthwise
 from edgeopt.errors import PassError, did_you_mean
-from edgeopt.network import CHANNEL_COUNTS, SLICEABLE, is_depthwise
 
 #: kinds of nodes that pass channels on and hold none
 STRUCTURE = {

@@ -16,8 +16,9 @@ from torch import nn
 from torch.nn import functional
 
 from edgeopt.data import Samples
+from edgeopt.edits.keep_channels import view_channels
 from edgeopt.errors import PassError
-from edgeopt.network import name_outputs, view_channels
+from edgeopt.network import name_outputs
 from edgeopt.pruning.groups import Group, Member
 
 Magnitude = Literal["l1", "l2"]

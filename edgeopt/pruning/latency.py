@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeopt import environment, files, onnx_graph
-from edgeopt.context import Memo, Timer
-from edgeopt.model import Model, OnnxValue, QuantizationProfile, canonical_json
+from edgeopt.clock import Clock, strip_ends
+from edgeopt.context import Memo
+from edgeopt.model import canonical_json
 from edgeopt.pruning.layers import Layer, Widths
-from edgeopt.quantization.arithmetic import Range
-from edgeopt.quantization.fold import fold
-from edgeopt.quantization.insert import insert_pairs
-from edgeopt.quantization.placement import make_placement
-from edgeopt.quantization.scheme import make_scheme
 
 #: shares of a layer's channels that it is timed at, between which times are taken to lie in a line
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
@@ -40,41 +34,6 @@ TOGETHER = 40
 LEAST_SHARE = 0.05
 
 OPSET = 17
-
-#: of activations in a graph that is only timed: what it computes does not matter, but that a Relu has no negative half
-SIGNED, UNSIGNED = Range(-4.0, 4.0), Range(0.0, 6.0)
-
-
-class Clock:
-    """The target's clock: milliseconds of graphs, quantized as the target will have them.
-
-    Args:
-        profile: how they are quantized; None: they stay in float.
-    """
-
-    def __init__(self, timer: Timer, profile: QuantizationProfile | None, folder: Path) -> None:
-        self.timer, self.profile, self._folder = timer, profile, folder
-
-    def time(self, graphs: Sequence[onnx.ModelProto]) -> list[float]:
-        """(graphs,) milliseconds of one run of each, in turns.
-
-        Raises:
-            BuildError: one of them cannot be built or run.
-        """
-        with files.scratch(self._folder) as scratch:
-            models = [_write(graph, scratch / str(number)) for number, graph in enumerate(graphs)]
-            return self.timer.time(models)
-
-    def finished(self, graph: onnx.ModelProto) -> onnx.ModelProto:
-        """A float graph at the precision of the target; ranges are made up, since nobody looks at its answers."""
-        return graph if self.profile is None else quantize_blindly(graph, self.profile)
-
-    def describe(self) -> list[Any]:
-        """What times depend on, beside the graph."""
-        profile = None if self.profile is None else self.profile.model_dump(mode="json")
-        versions = environment.fingerprint()["libraries"]
-        timer = [self.timer.backend, self.timer.options, self.timer.threads, self.timer.batch]
-        return [timer, profile, list(environment.cpu()), environment.power_mode(), versions]
 
 
 @dataclass(frozen=True)
@@ -233,42 +192,3 @@ def _idle_graph() -> onnx.ModelProto:
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="nothing")], "idle", value[:1], value[1:])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-
-
-def quantize_blindly(graph: onnx.ModelProto, profile: QuantizationProfile) -> onnx.ModelProto:
-    """A float graph with the pairs that a profile wants, of ranges that were never looked at: fit to be timed."""
-    folded = fold(graph)
-    placement = make_placement(folded, profile)
-    unsigned = {name for node in folded.graph.node if node.op_type in ("Relu", "Clip") for name in node.output}
-    ranges = {pair.tensor: UNSIGNED if pair.tensor in unsigned else SIGNED for pair in placement.pairs}
-    return insert_pairs(folded, make_scheme(folded, placement, ranges, profile))
-
-
-def strip_ends(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph without the steps to integers at its start and back to floats at its end: integers alone."""
-    made = onnx.ModelProto()
-    made.CopyFrom(graph)
-    nodes = made.graph.node
-    inputs = {value.name: value for value in made.graph.input}
-    zero_points = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
-    for node in list(nodes):
-        readers = [other for other in nodes if node.input[0] in other.input]
-        if node.op_type == "QuantizeLinear" and node.input[0] in inputs and len(readers) == 1:
-            value = inputs[node.input[0]]
-            value.name, value.type.tensor_type.elem_type = node.output[0], zero_points[node.input[2]]
-            nodes.remove(node)
-    outputs = {value.name: value for value in made.graph.output}
-    for node in list(nodes):
-        if node.op_type == "DequantizeLinear" and node.output[0] in outputs:
-            value = outputs[node.output[0]]
-            value.name, value.type.tensor_type.elem_type = node.input[0], zero_points[node.input[2]]
-            nodes.remove(node)
-    return made
-
-
-def _write(graph: onnx.ModelProto, folder: Path) -> Model:
-    value = OnnxValue()
-    onnx_graph.save_graph(graph, folder / value.file)
-    return Model(
-        value=value, inputs=onnx_graph.input_specs(graph), outputs=onnx_graph.output_specs(graph), folder=folder
-    )

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from edgeopt.network import is_depthwise
+from edgeopt.edits.keep_channels import is_depthwise
 from edgeopt.pruning.groups import Group
 
 

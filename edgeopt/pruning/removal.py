@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from edgeopt.edits.keep_channels import view_channels
 from edgeopt.model import Edit
-from edgeopt.network import view_channels
 from edgeopt.pruning.groups import Choice, count_channels
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from edgeopt.edits import apply_edit
 from edgeopt.model import Edit, TensorSpec
-from edgeopt.network import apply_edit, count_macs, name_outputs
+from edgeopt.network import count_macs, name_outputs
 from edgeopt.pruning.groups import Choice, describe
 from edgeopt.pruning.removal import make_edits, mask_channels
 

@@ -12,12 +12,11 @@ import onnx
 import pytest
 import torch
 
-from edgeopt import onnx_graph
+from edgeopt import exporting, onnx_graph
 from edgeopt.context import Context
 from edgeopt.errors import PassError
 from edgeopt.model import Model, TensorSpec, TorchValue
 from edgeopt.network import call_factory, write_network
-from edgeopt.passes import export_onnx
 from edgeopt.passes.export_onnx import ExportOnnx
 
 NETWORKS = Path(__file__).parents[1] / "networks"
@@ -96,7 +95,7 @@ def test_nothing_is_said_on_any_stream(
 
 
 def test_a_graph_that_computes_something_else_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(export_onnx.EXPORTERS, "capture", _give_up)
+    monkeypatch.setitem(exporting.EXPORTERS, "capture", _give_up)
     model = make_model(tmp_path, "Stateful")
     with pytest.raises(PassError, match=r"by `trace` outputs differ by \de.\d+, allowed is 1e-04; `capture` failed"):
         ExportOnnx()(model, Context(folder=tmp_path / "out"))
@@ -106,13 +105,13 @@ def test_a_graph_that_computes_something_else_is_never_written(tmp_path: Path, m
 def test_a_tolerance_below_rounding_is_a_named_failure(
     torch_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(export_onnx.EXPORTERS, "capture", _give_up)
+    monkeypatch.setitem(exporting.EXPORTERS, "capture", _give_up)
     with pytest.raises(PassError, match=r"differ by \de-0\d, allowed is 1e-12"):
         ExportOnnx(tolerance=1e-12)(torch_model, Context(folder=tmp_path))
 
 
 def test_control_flow_on_values_is_never_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(export_onnx.EXPORTERS, "capture", _give_up)
+    monkeypatch.setitem(exporting.EXPORTERS, "capture", _give_up)
     with pytest.raises(PassError, match=r"`trace` failed: .* a Python boolean .*; `capture` failed: .* gave up"):
         ExportOnnx()(make_model(tmp_path, "ValueDependent"), Context(folder=tmp_path))
 
@@ -121,7 +120,7 @@ def test_control_flow_on_values_is_never_traced(tmp_path: Path, monkeypatch: pyt
 def test_what_cannot_be_traced_is_captured_and_the_reason_told(tmp_path: Path, torch_model: Model) -> None:
     """The second exporter: sound about control flow, silent, without paths, and the same bytes each time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(export_onnx.EXPORTERS, "trace", _give_up)
+        patch.setitem(exporting.EXPORTERS, "trace", _give_up)
         one, two = (ExportOnnx()(torch_model, Context(folder=tmp_path / name)) for name in "ab")
     assert one.facts["exporter"] == "capture"
     assert one.facts["exporter_reason"] == "`trace` failed: RuntimeError: gave up"

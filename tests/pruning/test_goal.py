@@ -14,9 +14,10 @@ from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
 from edgeopt.context import Context, Memo, Timer
 from edgeopt.data import Samples
 from edgeopt.data.preprocess import Preprocess
+from edgeopt.edits import apply_edit
 from edgeopt.errors import PassError
 from edgeopt.model import Model, TorchValue, load_model
-from edgeopt.network import apply_edit, call_factory, count_macs, make_network, write_network
+from edgeopt.network import call_factory, count_macs, make_network, write_network
 from edgeopt.passes.prune_channels import PruneChannels
 from edgeopt.pruning.costs import LayerCosts
 from edgeopt.pruning.costs import count_macs as macs_of
