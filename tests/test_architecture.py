@@ -24,7 +24,8 @@ ROWS = """
     errors files model registry environment workers keys store user_code checkpoint edits network
     onnx_graph exporting
     data metrics recipe sources context inputs plan
-    quantization clock pruning training engines onnx_sessions openvino_sessions passes backends counters validation
+    quantization clock gain reshaping pruning training engines onnx_sessions openvino_sessions
+    passes backends counters validation
     gates select bundle transports device fleet report
     remote reaching baseline tuning execute comparison delivery pipeline bench explain drafting watching
     examining cli __main__
@@ -37,6 +38,7 @@ HEAVY = {
 }  # fmt: skip
 MACHINERY = {
     "pruning",
+    "reshaping",
     "edits",
     "exporting",
     "clock",
