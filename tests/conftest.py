@@ -58,15 +58,20 @@ def torch_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="session")
 def architecture(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
-    """Makes the model of a function in `tests/networks/architectures.py`: images (batch, 3, 16, 16), five classes."""
+    """Makes the model of a function in `tests/networks/architectures.py`: images (batch, 3, 16, 16), five classes.
+
+    `families.py:make_vgg` names one of another file there.
+    """
     pytest.importorskip("torch").set_num_threads(1)
     from edgeopt.network import call_factory, write_network
 
     def make(function: str) -> Model:
-        value = TorchValue(factory=f"architectures.py:{function}")
+        file, _, function = function.rpartition(":")
+        value = TorchValue(factory=f"{file or 'architectures.py'}:{function}")
         names = ("left", "right") if function == "make_two_inputs" else ("image",)
         inputs = tuple(TensorSpec(name=name, shape=("batch", 3, 16, 16)) for name in names)
-        outputs = (TensorSpec(name="output", shape=("batch", 5)),)
+        shape = (5, 16, 16) if function == "make_unet" else (5,)
+        outputs = (TensorSpec(name="output", shape=("batch", *shape)),)
         described = Model(value=value, inputs=inputs, outputs=outputs, sources=NETWORKS)
         network = call_factory(NETWORKS, value.factory, value.options)
         return write_network(network, described, tmp_path_factory.mktemp(function))
