@@ -10,6 +10,8 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
+from pydantic import Field
+
 from edgeopt import registry
 from edgeopt.context import Context
 from edgeopt.errors import PassError, unforeseen
@@ -73,6 +75,21 @@ class Pass(Value):
         if result.model.form != self.produces or result.model.folder != context.folder:
             raise PassError(f"`{name}` did not leave a model in {self.produces} form in its folder")
         return result
+
+
+class ClockedPass(Pass):
+    """A pass that asks the target's clock whether it gained anything, where `on` names a candidate to ask about."""
+
+    on: str | None = Field(
+        default=None, description="the candidate on whose clock there must be a gain, as onnxruntime_cpu/int8"
+    )
+    keep_without_gain: bool = Field(default=False, description="keep the change even where it gains nothing")
+
+    def clocked_by(self) -> str | None:
+        return self.on
+
+    def lent(self) -> frozenset[str]:
+        return super().lent() | (frozenset({"timer"}) if self.on is not None else frozenset())
 
 
 def run_pass(name: str, options: dict[str, Any], model: Model, context: Context) -> PassResult:
