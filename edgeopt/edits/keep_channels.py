@@ -8,13 +8,17 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from edgeopt.errors import SourceError
 from edgeopt.model import Edit
 
 #: what `keep_channels` can change, and the attributes in which these modules count their channels
-SLICEABLE = (_ConvNd, nn.Linear, _BatchNorm)
-CHANNEL_COUNTS = {"out": ("out_channels", "out_features", "num_features"), "in": ("in_channels", "in_features")}
+SLICEABLE = (_ConvNd, nn.Linear, _BatchNorm, _InstanceNorm, nn.PReLU)
+CHANNEL_COUNTS = {
+    "out": ("out_channels", "out_features", "num_features", "num_parameters"),
+    "in": ("in_channels", "in_features"),
+}
 
 
 def is_depthwise(module: nn.Module) -> bool:

@@ -2,20 +2,22 @@
 
 A dependency graph can be wrong: it takes an operation that it does not know for an element-wise one, and does not see
 what a network computes with the shapes of its tensors. So nothing is believed: a pruned network must run, give outputs
-of the same shape, need fewer operations, and compute what the whole network computes with those channels masked. A
-group that fails is left whole.
+of the same shape that hang on the inputs, need fewer operations, compute what the whole network computes with those
+channels masked, and export as the whole one does. A group that fails is left whole.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
 
 from edgeopt.edits import apply_edit
+from edgeopt.errors import PassError
 from edgeopt.model import Edit, TensorSpec
 from edgeopt.network import count_macs, name_outputs
 from edgeopt.pruning.groups import Choice, describe
@@ -23,6 +25,15 @@ from edgeopt.pruning.removal import make_edits, mask_channels
 
 #: allowed difference of a pruned and a masked network, as a share of the largest output
 TOLERANCE = 1e-4
+
+#: times this, what outputs of different samples must differ by, or else a comparison of them shows nothing
+TELLING = 10
+
+#: what random inputs of standard deviation 1 are multiplied by, until the outputs differ
+SCALES = (1, 16, 256)
+
+#: what exports a network, or raises `PassError`
+Export = Callable[[nn.Module], object]
 
 
 @dataclass(frozen=True)
@@ -44,46 +55,107 @@ def make_inputs(specs: Sequence[TensorSpec], batch: int, seed: int = 0) -> list[
     return inputs
 
 
-def keep_sound(network: nn.Module, choices: Sequence[Choice], inputs: Sequence[torch.Tensor]) -> Sound:
+def keep_sound(
+    network: nn.Module, choices: Sequence[Choice], inputs: Sequence[torch.Tensor], export: Export | None = None
+) -> Sound:
     """The part of `choices` that can be pruned soundly together.
 
-    All are tried at once, which is the usual case; if that fails, one after the other beside those that held.
+    All are tried at once, which is the usual case; if that fails, one half and then the other beside what held, and so
+    on, so that one bad group among many is found in few tries. The same choices give the same result.
+
+    Args:
+        inputs: at least two samples.
+        export: raises `PassError` where a network cannot be exported; what the whole network can, the pruned one must.
     """
-    accepted = [choice for choice in choices if len(choice.kept) < choice.group.size]
-    left_whole = {
+    chosen = [choice for choice in choices if len(choice.kept) < choice.group.size]
+    reasons = {
         choice.group.name: f"rounding keeps all of its {choice.group.size} channels"
         for choice in choices
-        if choice not in accepted
+        if choice not in chosen
     }
-    if find_fault(network, make_edits(network, accepted), inputs):
-        candidates, accepted = accepted, []
-        for choice in candidates:
-            fault = find_fault(network, make_edits(network, [*accepted, choice]), inputs)
-            if fault:
-                left_whole[choice.group.name] = fault
-            else:
-                accepted.append(choice)
+    trial = Trial(network, inputs, export)
+    accepted = _sift(trial, [], chosen, reasons)
+    left_whole = {
+        choice.group.name: choice.group.tell(reasons[choice.group.name])
+        for choice in choices
+        if choice.group.name in reasons
+    }
     return Sound(make_edits(network, accepted), len(accepted), left_whole)
 
 
-def find_fault(network: nn.Module, edits: Sequence[Edit], inputs: Sequence[torch.Tensor]) -> str:
-    """What is wrong with `network` when `edits` are replayed on a copy of it; empty if nothing is."""
-    if not edits:
+def _sift(
+    trial: Trial, accepted: list[Choice], doubted: list[Choice], reasons: dict[str, str], fault: str | None = None
+) -> list[Choice]:
+    """Those accepted, which hold together, and of those in doubt what holds beside them; why each other does not.
+
+    Args:
+        fault: of all of them together, where it is known.
+    """
+    if fault is None:
+        fault = trial.fault(make_edits(trial.network, [*accepted, *doubted]))
+    if not fault:
+        return [*accepted, *doubted]
+    if len(doubted) == 1:
+        reasons[doubted[0].group.name] = fault
+        return accepted
+    middle = len(doubted) // 2
+    held = _sift(trial, accepted, doubted[:middle], reasons)
+    whole_half = len(held) == len(accepted) + middle
+    return _sift(trial, held, doubted[middle:], reasons, fault if whole_half else None)
+
+
+class Trial:
+    """A network that pruned copies of itself are held against.
+
+    Args:
+        inputs: at least two samples; they are made larger where the network hardly tells them apart.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Sequence[torch.Tensor], export: Export | None = None) -> None:
+        self.network, self.inputs, self._export = network, _amplify(network, inputs), export
+        self._macs = count_macs(network, self.inputs)
+        self._doubt = _find_doubt(_run(network, self.inputs))
+
+    def fault(self, edits: Sequence[Edit]) -> str:
+        """What is wrong with the network when `edits` are replayed on a copy of it; empty if nothing is."""
+        if self._doubt or not edits:
+            return f"nothing can be shown of it: {self._doubt}" if edits else ""
+        masked, pruned = copy.deepcopy(self.network), copy.deepcopy(self.network)
+        mask_channels(masked, edits)
+        expected = _run(masked, self.inputs)
+        if doubt := _find_doubt(expected):
+            return f"with zeros in its channels {doubt}"
+        try:
+            for edit in edits:
+                apply_edit(pruned, edit)
+            outputs = _run(pruned, self.inputs)
+        except Exception as error:  # what a wrongly pruned network raises is up to its author; it is told as the reason
+            return f"the network does not run without its channels: {describe(error)}"
+        if [output.shape for output in outputs] != [output.shape for output in expected]:
+            return "the outputs have another shape without its channels"
+        if not all(_close(output, wanted) for output, wanted in zip(outputs, expected, strict=True)):
+            return "the network computes something else without its channels than with zeros in them"
+        if count_macs(pruned, self.inputs) >= self._macs:
+            return "it saves no operations"
+        return self._find_export_fault(pruned)
+
+    def _find_export_fault(self, pruned: nn.Module) -> str:
+        fault = self._try_export(pruned)
+        return f"without its channels {fault}" if fault and self._exports else ""
+
+    @cached_property
+    def _exports(self) -> bool:
+        """Whether the whole network can be exported; if not, pruning is not to blame."""
+        return not self._try_export(self.network)
+
+    def _try_export(self, network: nn.Module) -> str:
+        if self._export is None:
+            return ""
+        try:
+            self._export(network)
+        except PassError as error:
+            return error.message
         return ""
-    masked, pruned = copy.deepcopy(network), copy.deepcopy(network)
-    mask_channels(masked, edits)
-    expected = _run(masked, inputs)
-    try:
-        for edit in edits:
-            apply_edit(pruned, edit)
-        outputs = _run(pruned, inputs)
-    except Exception as error:  # what a wrongly pruned network raises is up to its author; it is told as the reason
-        return f"the network does not run without its channels: {describe(error)}"
-    if [output.shape for output in outputs] != [output.shape for output in expected]:
-        return "the outputs have another shape without its channels"
-    if not all(_close(output, wanted) for output, wanted in zip(outputs, expected, strict=True)):
-        return "the network computes something else without its channels than with zeros in them"
-    return "" if count_macs(pruned, inputs) < count_macs(network, inputs) else "it saves no operations"
 
 
 @torch.inference_mode()
@@ -91,6 +163,32 @@ def _run(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tenso
     return list(name_outputs(network.eval()(*inputs)).values())
 
 
+def _amplify(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The inputs, larger where a network hardly tells them apart, as one that expects 0 to 255."""
+    for scale in SCALES:
+        larger = [values * scale if values.is_floating_point() else values for values in inputs]
+        if not _find_doubt(_run(network, larger)):
+            return larger
+    return list(inputs)
+
+
+def _find_doubt(outputs: Sequence[torch.Tensor]) -> str:
+    """Why a comparison with these outputs of random inputs shows nothing, as one of constants; empty where it does."""
+    if not all(bool(output.isfinite().all()) for output in outputs):
+        return "the outputs are not finite"
+    if not any(_varies(output.double()) for output in outputs):
+        return "the outputs hardly depend on the inputs"
+    return ""
+
+
+def _varies(output: torch.Tensor) -> bool:
+    """Whether samples differ by far more than two networks may that compute the same."""
+    return output.dim() > 0 and bool(((output - output[:1]).abs() > TELLING * TOLERANCE * _largest(output)).any())
+
+
 def _close(output: torch.Tensor, expected: torch.Tensor) -> bool:
-    output, expected = output.double(), expected.double()
-    return bool(((output - expected).abs() <= TOLERANCE * expected.abs().max()).all())
+    return bool(((output.double() - expected.double()).abs() <= TOLERANCE * _largest(expected)).all())
+
+
+def _largest(output: torch.Tensor) -> torch.Tensor:
+    return output.double().abs().max()

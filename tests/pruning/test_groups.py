@@ -91,7 +91,7 @@ def test_a_frozen_network_has_the_same_groups_and_stays_frozen(architecture: Arc
 
 def test_what_cannot_be_sliced_is_an_obstacle(architecture: Architecture) -> None:
     groups = groups_of(architecture("make_group_normalized"))
-    assert groups["0"].obstacle == "`1` is a GroupNorm"
+    assert groups["0"].obstacle == "`1`, a GroupNorm, takes all channels together"
     assert not groups["3"].obstacle
 
 

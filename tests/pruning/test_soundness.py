@@ -11,7 +11,7 @@ from torch import nn
 from edgeopt.model import Edit, Model, TensorSpec
 from edgeopt.network import make_network
 from edgeopt.pruning.groups import Choice, Group, find_groups
-from edgeopt.pruning.soundness import Sound, find_fault, keep_sound, make_inputs
+from edgeopt.pruning.soundness import Sound, Trial, keep_sound, make_inputs
 
 Architecture = Callable[[str], Model]
 
@@ -89,7 +89,7 @@ def test_wrong_edits_are_found_out(wrong: list[tuple[str, str, list[int]]], faul
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 1), nn.ReLU())
     edits = [Edit(kind="keep_channels", module=m, arguments={"axis": a, "channels": c}) for m, a, c in wrong]
-    assert fault in find_fault(network, edits, [torch.randn(2, 1, 4, 4)])
+    assert fault in Trial(network, [torch.randn(2, 1, 4, 4)]).fault(edits)
 
 
 def test_an_error_without_a_text_is_told_by_its_kind() -> None:
