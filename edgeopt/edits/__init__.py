@@ -11,11 +11,14 @@ from collections.abc import Callable
 
 from torch import nn
 
-from edgeopt.edits import keep_channels
+from edgeopt.edits import hold_zeros, keep_channels
 from edgeopt.errors import SourceError
 from edgeopt.model import Edit
 
-EDITS: dict[str, Callable[[nn.Module, Edit], None]] = {"keep_channels": keep_channels.apply}
+EDITS: dict[str, Callable[[nn.Module, Edit], None]] = {
+    "hold_zeros": hold_zeros.apply,
+    "keep_channels": keep_channels.apply,
+}
 
 
 def apply_edit(network: nn.Module, edit: Edit) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from edgeopt import environment
 from edgeopt.context import Checkpoints
+from edgeopt.edits.hold_zeros import HeldZeros
 from edgeopt.errors import PassError
 from edgeopt.training.augmentation import augment
 from edgeopt.training.losses import Loss, logits_of
@@ -49,6 +50,7 @@ class Training:
     def __init__(self, network: nn.Module, samples: ShuffledSamples, loss: Loss, schedule: Schedule) -> None:
         self.network, self.samples, self.loss, self.schedule = network.requires_grad_(True), samples, loss, schedule
         self.optimizer = _make_optimizer(network, schedule)
+        self._zeros = HeldZeros(network)
         self.losses: list[float] = []
         # Even batches: the last one must not be a single sample, of which a normalization has no variance.
         self.steps = max(1, min(math.ceil(len(samples) / schedule.batch), len(samples) // 2))
@@ -92,6 +94,7 @@ class Training:
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimizer.step()
+        self._zeros.restore()
         return float(loss.detach())
 
     def _last_loss(self) -> str:

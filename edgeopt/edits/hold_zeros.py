@@ -1,0 +1,42 @@
+"""Zero weights of one module that stay zero: what sparsity leaves, and training is to keep.
+
+The edit changes no shape. It marks the module, so that whoever trains the network sets the weights back to zero that
+were zero when it began; which they are is read from the tensors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edgeopt.errors import SourceError
+from edgeopt.model import Edit
+
+#: the attribute that marks a module
+MARK = "holds_zeros"
+
+
+def apply(module: nn.Module, edit: Edit) -> None:
+    """Mark the module.
+
+    Raises:
+        SourceError: it has no weights to hold.
+    """
+    if not isinstance(getattr(module, "weight", None), nn.Parameter):
+        raise SourceError(f"cannot hold zeros of `{edit.module}`, a {type(module).__name__}: it has no weights")
+    setattr(module, MARK, True)
+
+
+class HeldZeros:
+    """The weights of a network that are zero now, in modules that are marked."""
+
+    def __init__(self, network: nn.Module) -> None:
+        marked = [module for module in network.modules() if getattr(module, MARK, False)]
+        weights = {id(module.weight): module.get_parameter("weight") for module in marked}
+        self._held = [(weight, weight.detach() == 0) for weight in weights.values()]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Set them to zero again, in place: after each step of an optimizer."""
+        for weight, zeros in self._held:
+            weight.masked_fill_(zeros, 0.0)
