@@ -1,0 +1,109 @@
+"""Residual branches that can go as a whole, so that a block is only its shortcut any more.
+
+Where a layer is narrow already, fewer channels hardly save time; a whole block does. A block is found by running it: it
+gives a tensor of the shape that it takes, and once one layer of it, the last of its branch, gives nothing but zeros, it
+gives back just what it took. So a network without the branch computes what it does with that layer silenced, which is
+what `soundness` holds it to.
+
+That whole blocks can go is an old finding (Veit et al., "Residual Networks Behave Like Ensembles of Relatively Shallow
+Networks", NeurIPS 2016); weighing them against channels under one latency budget is that of Sun et al., "MDP:
+Multidimensional Vision Model Pruning with Latency Constraint" (CVPR 2025).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from edgeopt.model import Edit
+
+#: allowed difference of what a silenced block gives and what it took, as a share of the largest value
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The branch of a residual block.
+
+    Attributes:
+        block: the module that is only its shortcut without it.
+        silenced: the layer of it whose zeros take the branch out.
+    """
+
+    block: str
+    silenced: str
+
+
+def find_branches(network: nn.Module, inputs: Sequence[torch.Tensor], ignore: Sequence[str] = ()) -> list[Branch]:
+    """All branches that can go, in the order of the modules; of blocks inside one another the outermost alone.
+
+    Blocks in, below or around a module in `ignore` are left out.
+    """
+    found: dict[str, Branch] = {}
+    for name, given in _candidates(network, inputs):
+        if any(f"{one}.".startswith(f"{name}.") or f"{name}.".startswith(f"{one}.") for one in ignore):
+            continue
+        silenced = _find_silenced(network.get_submodule(name), given)
+        if silenced:
+            found.setdefault(f"{name}.{silenced}", Branch(name, f"{name}.{silenced}"))  # the outermost comes first
+    return list(found.values())
+
+
+def drop_edits(branches: Sequence[Branch]) -> tuple[Edit, ...]:
+    """One `drop_branch` edit each, to be replayed after those of channels."""
+    return tuple(
+        Edit(kind="drop_branch", module=branch.block, arguments={"silenced": branch.silenced}) for branch in branches
+    )
+
+
+@torch.no_grad()
+def silence(layer: nn.Module) -> None:
+    """Let a layer give zeros, whatever it is given: its parameters are set to zero in place."""
+    for parameter in layer.parameters(recurse=False):
+        parameter.zero_()
+
+
+def _candidates(network: nn.Module, inputs: Sequence[torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Modules of several layers that run once, from one tensor to one of its shape, and what they were given."""
+    seen: dict[str, list[torch.Tensor | None]] = {}
+    names = {id(module): name for name, module in network.named_modules()}
+
+    def note(module: nn.Module, arguments: tuple[object, ...], result: object) -> None:
+        given = arguments[0] if len(arguments) == 1 else None
+        fits = isinstance(given, torch.Tensor) and isinstance(result, torch.Tensor) and given.shape == result.shape
+        seen.setdefault(names[id(module)], []).append(given if fits else None)  # type: ignore[arg-type]
+
+    composite = [module for name, module in network.named_modules() if name and any(True for _ in module.children())]
+    hooks = [module.register_forward_hook(note) for module in composite]
+    try:
+        with torch.inference_mode():
+            network.eval()(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, _ in network.named_modules():
+        given = seen.get(name, [])
+        if len(given) == 1 and given[0] is not None and given[0].is_floating_point():
+            yield name, given[0]
+
+
+@torch.inference_mode()
+def _find_silenced(block: nn.Module, given: torch.Tensor) -> str:
+    """The last layer of a block whose zeros make it give what it is given; empty where there is none."""
+    layers: list[str] = [
+        name for name, part in block.named_modules() if name and any(True for _ in part.parameters(False))
+    ]
+    for name in reversed(layers):
+        silent = copy.deepcopy(block)
+        silence(silent.get_submodule(name))
+        if _close(silent(given), given):
+            return name
+    return ""
+
+
+def _close(result: torch.Tensor, given: torch.Tensor) -> bool:
+    return bool(((result - given).abs() <= TOLERANCE * given.abs().max()).all()) and bool(given.any())

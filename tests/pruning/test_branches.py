@@ -1,0 +1,110 @@
+"""Residual branches are found by running their blocks; a network without one computes what it does with zeros in it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgeopt.edits import apply_edit
+from edgeopt.errors import SourceError
+from edgeopt.model import Edit, Model
+from edgeopt.network import count_macs, make_network, write_network
+from edgeopt.pruning.branches import Branch, drop_edits, find_branches, silence
+from edgeopt.pruning.soundness import make_inputs
+
+Architecture = Callable[[str], Model]
+
+
+class Residual(nn.Module):
+    """y = x + f(x), or with `after` another function of the sum."""
+
+    def __init__(self, width: int, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 1))
+        self.after = after or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.after(x + self.branch(x))
+        return result
+
+
+IMAGES = [torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))]
+
+
+@pytest.mark.parametrize(
+    ("function", "blocks"),
+    [
+        ("make_option_a", ["layer1.0", "layer1.1", "layer2.1"]), ("make_mobile", ["1", "2"]),
+        ("make_plain", []), ("make_concatenated", []), ("make_grouped", []),
+    ],
+)  # fmt: skip
+def test_blocks_whose_shortcut_is_their_input_are_found_and_no_others(
+    architecture: Architecture, function: str, blocks: list[str]
+) -> None:
+    model = architecture(function)
+    found = find_branches(make_network(model), make_inputs(model.inputs, 2))
+    assert [branch.block for branch in found] == blocks
+
+
+@pytest.mark.parametrize("function", ["make_option_a", "make_mobile"])
+def test_a_network_without_branches_is_the_one_with_them_silenced(architecture: Architecture, function: str) -> None:
+    model = architecture(function)
+    network, inputs = make_network(model), make_inputs(model.inputs, 2)
+    branches = find_branches(network, inputs)
+    silent, pruned = copy.deepcopy(network), copy.deepcopy(network)
+    for branch in branches:
+        silence(silent.get_submodule(branch.silenced))
+    for edit in drop_edits(branches):
+        apply_edit(pruned, edit)
+    with torch.inference_mode():
+        torch.testing.assert_close(pruned(*inputs), silent(*inputs))
+    assert count_macs(pruned, inputs) < count_macs(network, inputs)
+
+
+def test_a_dropped_branch_replays_on_a_fresh_module(architecture: Architecture, tmp_path: Path) -> None:
+    model = architecture("make_mobile")
+    network, inputs = make_network(model), make_inputs(model.inputs, 2)
+    edits = drop_edits(find_branches(network, inputs))
+    for edit in edits:
+        apply_edit(network, edit)
+    made = make_network(write_network(network, model, tmp_path / "pruned", edits))
+    with torch.inference_mode():
+        assert torch.equal(made(*inputs), network(*inputs))
+    assert len(made.state_dict()) == len(network.state_dict()) < len(make_network(model).state_dict())
+
+
+def test_a_sum_that_is_changed_afterwards_is_no_shortcut() -> None:
+    network = nn.Sequential(Residual(4, nn.Sigmoid()), Residual(4))
+    assert [branch.block for branch in find_branches(network, IMAGES)] == ["1"]
+
+
+def test_a_relu_behind_the_sum_is_no_hindrance_where_what_came_is_positive() -> None:
+    assert [branch.block for branch in find_branches(nn.Sequential(Residual(4, nn.ReLU())), IMAGES)] == []
+    network = nn.Sequential(nn.ReLU(), Residual(4, nn.ReLU()))
+    assert [branch.block for branch in find_branches(network, IMAGES)] == ["1"]
+
+
+def test_of_a_wrapped_block_the_wrapper_is_named_once() -> None:
+    network = nn.Sequential(nn.Sequential(Residual(4)))
+    assert find_branches(network, IMAGES) == [Branch("0", "0.0.branch.2")]
+
+
+def test_a_block_that_runs_twice_is_left() -> None:
+    block = Residual(4)
+    assert find_branches(nn.Sequential(block, block), IMAGES) == []
+
+
+@pytest.mark.parametrize("ignored", ["1", "1.branch", "1.branch.0"])
+def test_blocks_in_below_or_around_what_is_ignored_are_left(ignored: str) -> None:
+    network = nn.Sequential(Residual(4), Residual(4))
+    assert [branch.block for branch in find_branches(network, IMAGES, [ignored])] == ["0"]
+
+
+def test_a_layer_alone_has_no_branch_to_drop() -> None:
+    with pytest.raises(SourceError, match="without layers"):
+        apply_edit(nn.Sequential(nn.Conv2d(1, 1, 1)), Edit(kind="drop_branch", module="0", arguments={}))
