@@ -8,6 +8,7 @@ All are made without a key, from a bundle that was signed; `hostile_manifests.py
 from __future__ import annotations
 
 import io
+import lzma
 import random
 import struct
 import tarfile
@@ -21,6 +22,7 @@ from benchmarks.hostile_manifests import Members, Write, as_file, members_of
 from benchmarks.shipments import Publisher
 from edgeopt.bundle.archive import pack_members
 from edgeopt.bundle.manifest import MANIFEST_FILE
+from edgeopt.compression import compress
 from edgeopt.device.install import install
 from edgeopt.errors import TrustError
 
@@ -101,6 +103,7 @@ def make_hostile(publisher: Publisher, counter: int = 2) -> Iterator[tuple[str, 
         yield f"mode {mode:o}", as_file(zipped(whole, set_mode(mode)))
     yield "compressed", as_file(zipped(whole, lambda info: setattr(info, "compress_type", zipfile.ZIP_DEFLATED)))
     yield from _headers(bundle.read_bytes(), members)
+    yield from _compressed(bundle.read_bytes())
     yield from _tars(members)
 
 
@@ -168,6 +171,50 @@ def _headers(data: bytes, members: Members) -> Iterator[tuple[str, Write]]:
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(MANIFEST_FILE, bytes(50_000_000))
     yield "a bomb", as_file(bomb.getvalue())
+
+
+def _compressed(data: bytes) -> Iterator[tuple[str, Write]]:
+    """Streams of `.xz` that are no more than one sound bundle, or cost more than one."""
+    packed = compress(data)
+    for count in (6, 12, len(packed) // 2, len(packed) - 12, len(packed) - 1):
+        yield f"the first {count} bytes of a stream", as_file(packed[:count])
+    yield "a byte behind a stream", as_file(packed + b"x")
+    yield "padding behind a stream", as_file(packed + bytes(4))
+    yield "a stream twice", as_file(packed * 2)
+    yield "two streams, half each", as_file(compress(data[: len(data) // 2]) + compress(data[len(data) // 2 :]))
+    yield "a bundle behind a stream", as_file(packed + data)
+    yield "a stream in a stream", as_file(compress(packed))
+    yield "a stream of a bundle and more", as_file(compress(data + b"x"))
+    yield "a stream of two bundles", as_file(compress(data * 2))
+    yield "a stream of nothing", as_file(compress(b""))
+    yield "an empty stream before it", as_file(compress(b"") + packed)
+    yield "a stream of 256 MB of zeros", _pour(b"", 1 << 28)
+    yield "a stream of a bundle and 256 MB of zeros", _pour(data, 1 << 28)
+    yield "a stream that asks for a window of 1 GB", as_file(with_window(data, 1 << 30))
+    yield "an .lzma file", as_file(lzma.compress(data, lzma.FORMAT_ALONE))
+    yield "a flipped checksum", as_file(packed[:-30] + bytes([packed[-30] ^ 1]) + packed[-29:])
+
+
+def _pour(begin: bytes, zeros: int) -> Write:
+    """A stream of these bytes and so many zeros, made without holding them."""
+
+    def write(path: Path) -> None:
+        with lzma.open(path, "wb", preset=0) as stream:
+            stream.write(begin)
+            for _ in range(zeros >> 20):
+                stream.write(bytes(1 << 20))
+
+    return write
+
+
+def with_window(data: bytes, window: int) -> bytes:
+    """A stream whose header says that it looks back so far, by its filter's one byte of properties."""
+    packed = bytearray(lzma.compress(data, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0}]))
+    size = (packed[12] + 1) * 4
+    assert packed[14:16] == b"\x21\x01"  # LZMA2, one byte of properties
+    packed[16] = 2 * (window.bit_length() - 12)
+    packed[12 + size - 4 : 12 + size] = struct.pack("<I", zlib.crc32(packed[12 : 12 + size - 4]))
+    return bytes(packed)
 
 
 def _tars(members: Members) -> Iterator[tuple[str, Write]]:

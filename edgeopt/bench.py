@@ -55,7 +55,7 @@ def _artifact(path: Path, folder: Path, backend: str, threads: int, batch: int) 
         raise UsageError(f"there is no `{path}`", "give an ONNX file or a bundle")
     if path.is_dir():
         return _set(load_bundle(path).artifact, threads, batch)
-    if path.suffix == ".edgeopt":
+    if path.name.endswith((".edgeopt", ".edgeopt.xz")):
         return _set(unpack_bundle(path, folder).artifact, threads, batch)
     if registry.resolve("backends", backend).accepts != "onnx":
         raise UsageError(f"`{backend}` does not run ONNX files", "`edgeopt backends` lists what does")

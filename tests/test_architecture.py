@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgeopt"
 
 ROWS = """
-    errors files model registry environment workers keys store user_code checkpoint edits network
+    errors files compression model registry environment workers keys store user_code checkpoint edits network
     onnx_graph exporting
     data metrics recipe sources context inputs plan
-    quantization clock gain reshaping pruning training engines onnx_sessions openvino_sessions
+    quantization clock gain reshaping pruning sparsity training engines onnx_sessions openvino_sessions
     passes backends counters validation
     gates select bundle transports device fleet report
     remote reaching baseline tuning execute comparison delivery pipeline bench explain drafting watching
@@ -39,6 +39,7 @@ HEAVY = {
 MACHINERY = {
     "pruning",
     "reshaping",
+    "sparsity",
     "edits",
     "exporting",
     "clock",

@@ -6,6 +6,9 @@ opens it, but `open_archive` is not one: once it has read the manifest it knows 
 content must be, so there is no second reading of the file to fall for. A member that is extra, repeated, renamed,
 linked, compressed or encrypted is simply not what must stand there. It reads forward only, in chunks.
 
+For the way, the whole file may be packed into one `.xz` stream (see `edgeopt.compression`). That is unpacked as it is
+read, and the archive says how much there is to read: a stream that would give more is not read on, however small.
+
 The layout is PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (directory) and 4.3.16 (end).
 """
 
@@ -19,12 +22,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from edgeopt.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT_BYTES, RELEASE_FILE, RELEASE_LIMIT_BYTES, Manifest
 from edgeopt.errors import TrustError, UsageError
 from edgeopt.files import CHUNK_BYTES
 from edgeopt.model import ArtifactFile
+
+#: what an `.xz` stream begins with
+COMPRESSED_MAGIC = b"\xfd7zXZ\0"
 
 #: given a listed file, a block in which its chunks can be passed on
 Receive = Callable[[ArtifactFile], AbstractContextManager[Callable[[bytes], object]]]
@@ -37,6 +43,12 @@ _VERSION = 10  # all that stored files need
 _MADE_BY_UNIX = 3 << 8 | _VERSION
 _FIRST_OF_1980 = 1 << 5 | 1
 _PLAIN_FILE = 0o100644 << 16
+
+
+class Readable(Protocol):
+    """What is read forward."""
+
+    def read(self, count: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Archive:
         manifest: sound in itself; who says so is for whoever reads on to find out first.
     """
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
+    def __init__(self, stream: Readable, path: Path) -> None:
         self._reader = _Reader(stream, path)
         self.release, self.manifest, self._entries = self._reader.read_head()
 
@@ -95,7 +107,7 @@ class Archive:
 
 @contextlib.contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """Open a bundle file and read as far as its manifest.
+    """Open a bundle file, compressed or not, and read as far as its manifest.
 
     Raises:
         UsageError: there is no such file.
@@ -104,7 +116,41 @@ def open_archive(path: Path) -> Iterator[Archive]:
     if not path.is_file():
         raise UsageError(f"there is no bundle file `{path}`", "give a `.edgeopt` file or a bundle's folder")
     with path.open("rb") as stream:
-        yield Archive(stream, path)
+        if not _begins_compressed(stream):
+            yield Archive(stream, path)
+            return
+        with _decompressed(stream, path) as whole:
+            yield Archive(whole, path)
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file is packed into an `.xz` stream, by how it begins."""
+    with path.open("rb") as stream:
+        return _begins_compressed(stream)
+
+
+def _begins_compressed(stream: BinaryIO) -> bool:
+    magic = stream.read(len(COMPRESSED_MAGIC))
+    stream.seek(0)
+    return magic == COMPRESSED_MAGIC
+
+
+@contextlib.contextmanager
+def _decompressed(stream: BinaryIO, path: Path) -> Iterator[Readable]:
+    """The content of an `.xz` stream.
+
+    Raises:
+        TrustError: something is wrong with it, wherever in the block that shows.
+    """
+    import lzma  # not in every Python, and needed by nobody else on a device
+
+    from edgeopt.compression import Decompressed
+
+    try:
+        yield Decompressed(stream)
+    except lzma.LZMAError as error:
+        what = str(error)[:1].lower() + str(error)[1:]
+        raise TrustError(f"`{path}` is not soundly compressed: {what}", _AGAIN) from error
 
 
 def _directory(entries: Sequence[_Entry]) -> bytes:
@@ -116,6 +162,9 @@ def _directory(entries: Sequence[_Entry]) -> bytes:
     return b"".join([*records, _END.pack(b"PK\5\6", 0, 0, count, count, size, offset, 0)])
 
 
+_AGAIN = "get the bundle again from where it was made"
+
+
 def _name_length(header: bytes) -> int:
     length: int = struct.unpack_from("<H", header, 26)[0]
     return length
@@ -124,7 +173,7 @@ def _name_length(header: bytes) -> int:
 class _Reader:
     """Reads a stream forward and refuses the first byte that should not be there."""
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
+    def __init__(self, stream: Readable, path: Path) -> None:
         self._stream = stream
         self._path = path
 
@@ -184,4 +233,4 @@ class _Reader:
         return content
 
     def _refused(self, what: str) -> TrustError:
-        return TrustError(f"`{self._path}` {what}", "get the bundle again from where it was made")
+        return TrustError(f"`{self._path}` {what}", _AGAIN)

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeopt import files
 from edgeopt.bundle import Bundle
-from edgeopt.bundle.archive import pack_members
+from edgeopt.bundle.archive import is_compressed, pack_members
 from edgeopt.bundle.fingerprint import Reference
 from edgeopt.bundle.golden import Golden, pack_golden
 from edgeopt.bundle.manifest import (
@@ -22,9 +22,10 @@ from edgeopt.bundle.manifest import (
     Manifest,
     Smoke,
 )
-from edgeopt.bundle.verify import load_bundle
+from edgeopt.bundle.verify import load_bundle, verify_bundle
+from edgeopt.compression import SUFFIX, compress
 from edgeopt.data.preprocess import Preprocess
-from edgeopt.errors import BuildError, TrustError
+from edgeopt.errors import BuildError, TrustError, UsageError
 from edgeopt.model import Artifact, list_files
 
 
@@ -69,6 +70,8 @@ def pack_bundle(contents: Contents, destination: Path) -> Bundle:
 def pack_file(folder: Path, path: Path) -> Bundle:
     """Write the bundle in `folder` as one file to `path`; the same bundle gives the same bytes.
 
+    A file whose name ends in `.xz` is compressed.
+
     Raises:
         TrustError: the folder is not what its manifest says.
         MissingError: the disk is full.
@@ -77,8 +80,26 @@ def pack_file(folder: Path, path: Path) -> Bundle:
     files.sweep(path.absolute().parent)
     signed = [] if bundle.release is None else [(RELEASE_FILE, bundle.release)]
     listed = [(file.path, (folder / file.path).read_bytes()) for file in bundle.manifest.files]
-    files.write_bytes(path, pack_members([*signed, (MANIFEST_FILE, bundle.manifest.to_bytes()), *listed]))
+    content = pack_members([*signed, (MANIFEST_FILE, bundle.manifest.to_bytes()), *listed])
+    files.write_bytes(path, compress(content) if path.suffix == SUFFIX else content)
     return bundle
+
+
+def compress_file(bundle: Path, path: Path) -> Manifest:
+    """Write a bundle file compressed to `path`; what it is compressed from is compared with its manifest first.
+
+    Raises:
+        UsageError: there is no such file, or it is compressed.
+        TrustError: it is not what its manifest says.
+        MissingError: the disk is full.
+    """
+    manifest = verify_bundle(bundle).manifest
+    if bundle.is_dir():
+        raise UsageError(f"`{bundle}` is a bundle's folder", "compress its `.edgeopt` file")
+    if is_compressed(bundle):
+        raise UsageError(f"`{bundle}` is compressed already", "use it as it is")
+    files.write_bytes(path, compress(bundle.read_bytes()))
+    return manifest
 
 
 def _fill(contents: Contents, folder: Path) -> Manifest:

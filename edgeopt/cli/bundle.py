@@ -1,4 +1,4 @@
-"""`edgeopt bundle`: look at what ships, prove that it is whole, make the one file again, sign it."""
+"""`edgeopt bundle`: look at what ships, prove that it is whole, make the one file again, sign it, compress it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 @click.group()
 def command() -> None:
-    """Verify, show, pack or sign a bundle.
+    """Verify, show, pack, sign or compress a bundle.
 
     \b
     Example:
@@ -119,3 +119,25 @@ def sign(
     terms = Terms(counter=counter, channel=channel, not_after=not_after, allow=allow)
     release = sign_bundle(bundle, out or bundle, terms, [open_signer(key) for key in keys])
     click.echo(f"{out or bundle}: counter {release.counter}, channel {release.channel}, {release.tell_expiry()}")
+
+
+@command.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def compress(bundle: Path, file: Path | None) -> None:
+    """Compress the file BUNDLE for the way, into FILE or beside it.
+
+    Whatever takes a bundle's file takes the compressed one as well, and unpacks the very bytes that were signed. The
+    same bundle gives the same bytes. `xz -d` makes it BUNDLE again.
+
+    \b
+    Example:
+      edgeopt bundle compress build/digits/x86/digits.edgeopt
+    """
+    from edgeopt.bundle.pack import compress_file
+    from edgeopt.compression import SUFFIX
+
+    path = file or bundle.with_name(bundle.name + SUFFIX)
+    compress_file(bundle, path)
+    before, after = bundle.stat().st_size, path.stat().st_size
+    click.echo(f"{path}: {before:,} → {after:,} bytes, {100 * after / before:.0f} %")

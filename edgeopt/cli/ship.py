@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,7 @@ CLEAR = "\r\033[K"
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("to")
 @click.option("--activate/--no-activate", default=True, show_default=True, help="Use it there, after its smoke test.")
+@click.option("--compress", is_flag=True, help="Send it compressed, to devices whose edgeopt unpacks that.")
 @click.option("--batch", type=click.IntRange(1, 100), help="Of a fleet: how many devices side by side.")
 @click.option("--max-failures", type=click.IntRange(min=0), help="Of a fleet: how many may fail before it stops.")
 @click.option("--host-key", metavar="KEY", help="What `ssh` must show, where neither inventory nor known_hosts tells.")
@@ -34,9 +38,9 @@ CLEAR = "\r\033[K"
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(
-    context: click.Context, bundle: Path, to: str, activate: bool, batch: int | None, max_failures: int | None,
-    host_key: str | None, device_key: str | None, identity: Path | None, bootstrap: bool, wheels: Path | None,
-    root: Path | None, python: str, as_json: bool,
+    context: click.Context, bundle: Path, to: str, activate: bool, compress: bool, batch: int | None,
+    max_failures: int | None, host_key: str | None, device_key: str | None, identity: Path | None, bootstrap: bool,
+    wheels: Path | None, root: Path | None, python: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Bring BUNDLE to a device or a fleet, and use it if it passes its smoke test there.
 
@@ -55,17 +59,29 @@ def command(
 
     pins = {"host_key": host_key, "device_key": device_key, "identity": identity}
     found = _find(to, {name: value for name, value in pins.items() if value is not None})
+    sent = context.with_resource(_compressed(bundle)) if compress else bundle
     if found is None:
-        _send(bundle, to, as_json)
+        _send(sent, to, as_json)
     elif isinstance(found, tuple):
         if bootstrap:
             _bootstrap(*found, wheels, root, python)
-        _ship_to_device(bundle, found, activate, as_json)
+        _ship_to_device(sent, found, activate, as_json)
     elif bootstrap:
         raise UsageError("`--bootstrap` is for one device at a time", f"name it: `{to}#name`")
     else:
         rules = {"size": batch, "max_failures": max_failures}
-        context.exit(_ship_to_fleet(bundle, found, activate, rules, as_json))
+        context.exit(_ship_to_fleet(bundle, sent, found, activate, rules, as_json))
+
+
+@contextmanager
+def _compressed(bundle: Path) -> Iterator[Path]:
+    """The bundle's file, compressed, for as long as it is sent; the same bytes each time, so that a cut is gone on."""
+    from edgeopt.bundle.pack import compress_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{bundle.name}.xz"
+        compress_file(bundle, path)
+        yield path
 
 
 def _find(to: str, pins: dict[str, Any]) -> tuple[str, FleetDevice] | Inventory | None:
@@ -121,17 +137,21 @@ def _ship_to_device(bundle: Path, found: tuple[str, FleetDevice], activate: bool
     click.echo(json.dumps(shipment.model_dump(mode="json"), indent=2) if as_json else _line(shipment))
 
 
-def _ship_to_fleet(bundle: Path, fleet: Inventory, activate: bool, rules: dict[str, Any], as_json: bool) -> int:
+def _ship_to_fleet(
+    bundle: Path, sent: Path, fleet: Inventory, activate: bool, rules: dict[str, Any], as_json: bool
+) -> int:  # fmt: skip
+    """Send the file `sent`, which holds the bundle; returns the exit code."""
     from edgeopt.fleet.ship import ship_to_fleet
 
     batches = fleet.batches.model_copy(update={name: value for name, value in rules.items() if value is not None})
     width = max(map(len, fleet.devices))
     report = ship_to_fleet(
-        bundle, fleet, batches=batches, activate=activate,
+        sent, fleet, batches=batches, activate=activate,
         tell=lambda shipment: None if as_json else click.echo(_line(shipment, width)),
     )  # fmt: skip
     if as_json:
-        click.echo(json.dumps(report.model_dump(mode="json") | {"exit_code": report.exit_code}, indent=2))
+        told = report.model_dump(mode="json") | {"bundle": str(bundle), "exit_code": report.exit_code}
+        click.echo(json.dumps(told, indent=2))
     else:
         counts = {outcome: report.count(outcome) for outcome in ("active", "installed", "failed", "skipped")}
         click.echo(f"\n{len(fleet.devices)} devices: {', '.join(f'{n} {what}' for what, n in counts.items() if n)}")

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from edgeopt.bundle.archive import open_archive
+from edgeopt.bundle.archive import is_compressed, open_archive
 from edgeopt.bundle.release import read_release
 from edgeopt.bundle.verify import verify_bundle
 from edgeopt.errors import TrustError, UsageError, did_you_mean
@@ -122,6 +122,8 @@ def device_transport(address: str, pins: Pins | None = None) -> DeviceTransport:
 def shipped_name(bundle: Path) -> str:
     """What a bundle file is called where it goes: `<name>-<counter>-<first digits of its manifest's digest>.edgeopt`.
 
+    A compressed one is called `….edgeopt.xz`.
+
     Raises:
         UsageError: there is no such file.
         TrustError: nobody has signed it, or it is not what its manifest says: no device would take it.
@@ -131,4 +133,5 @@ def shipped_name(bundle: Path) -> str:
         if archive.release is None:
             raise TrustError(f"`{bundle}` is not signed", "`edgeopt bundle sign` signs it; no device takes it before")
         release = read_release(archive.release)
-    return f"{release.name}-{release.counter}-{manifest.digest()[:12]}.edgeopt"
+    name = f"{release.name}-{release.counter}-{manifest.digest()[:12]}.edgeopt"
+    return f"{name}.xz" if is_compressed(bundle) else name

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edgeopt import files
-from edgeopt.bundle.archive import open_archive
+from edgeopt.bundle.archive import is_compressed, open_archive
 from edgeopt.bundle.manifest import Manifest
 from edgeopt.bundle.release import Release, read_release
 from edgeopt.bundle.verify import verify_bundle
@@ -22,6 +22,7 @@ from edgeopt.errors import DeviceError, TrustError
 from edgeopt.transports import Pins, Progress, Transport
 from edgeopt.transports.oci import (
     BUNDLE_TYPE,
+    COMPRESSED_TYPE,
     IMAGE_LIMIT_BYTES,
     IMAGE_TYPE,
     Blob,
@@ -62,7 +63,8 @@ class Registry(Transport):
             TrustError: the bundle is not signed, or not what its manifest says.
         """
         manifest, release = _read(bundle)
-        file = Blob(media_type=BUNDLE_TYPE, digest=f"sha256:{files.hash_file(bundle)}", size=bundle.stat().st_size)
+        kind = COMPRESSED_TYPE if is_compressed(bundle) else BUNDLE_TYPE
+        file = Blob(media_type=kind, digest=f"sha256:{files.hash_file(bundle)}", size=bundle.stat().st_size)
         image = make_image(manifest, release, file)
         with bundle.open("rb") as stream:
             push_blob(self._client, self._place.url, image.bundle, stream, progress)

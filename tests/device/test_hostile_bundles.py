@@ -9,6 +9,7 @@ import pytest
 from benchmarks.hostile_bundles import Tried, make_flips, make_hostile, make_prefixes, try_hostile
 from benchmarks.hostile_manifests import make_signed, members_of, sign_manifest
 from benchmarks.shipments import Publisher
+from edgeopt.compression import compress
 from edgeopt.device.install import install
 
 pytestmark = pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -41,8 +42,13 @@ def test_a_hostile_manifest_is_refused_though_the_right_key_has_signed_it(publis
 
 def test_a_signed_bundle_that_is_cut_or_flipped_anywhere_is_refused(publisher: Publisher, tmp_path: Path) -> None:
     data = publisher.publish(2).read_bytes()
-    for name, hostile in {"prefixes": make_prefixes(data, 197), "flips": make_flips(data, 100)}.items():
-        assert faults(try_hostile(name, publisher, tmp_path, hostile)) == []
+    packed = compress(data)
+    hostile = {
+        "prefixes": make_prefixes(data, 197), "flips": make_flips(data, 100),
+        "compressed prefixes": make_prefixes(packed, 41), "compressed flips": make_flips(packed, 200),
+    }  # fmt: skip
+    for name, kind in hostile.items():
+        assert faults(try_hostile(name, publisher, tmp_path, kind)) == []
 
 
 def test_what_gets_in_and_what_is_left_outside_does_not_go_unnoticed(publisher: Publisher, tmp_path: Path) -> None:

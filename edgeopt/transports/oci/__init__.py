@@ -30,6 +30,7 @@ from edgeopt.model import Value, canonical_json
 
 IMAGE_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 BUNDLE_TYPE: Final = "application/vnd.edgeopt.bundle.v1+zip"
+COMPRESSED_TYPE: Final = "application/vnd.edgeopt.bundle.v1+xz"
 CONFIG_TYPE: Final = "application/vnd.edgeopt.manifest.v1+json"
 
 IMAGE_LIMIT_BYTES = 100_000
@@ -136,7 +137,8 @@ class Image(_Foreign):
 
 def make_image(manifest: Manifest, release: Release, file: Blob) -> Image:
     """The image manifest of a bundle's file."""
-    title = {TITLE: f"{manifest.name}.edgeopt"}
+    ending = "edgeopt.xz" if file.media_type == COMPRESSED_TYPE else "edgeopt"
+    title = {TITLE: f"{manifest.name}.{ending}"}
     told = {
         NAME: manifest.name, TARGET: manifest.target, COUNTER: str(release.counter), CHANNEL: release.channel,
         MANIFEST: manifest.digest(),
@@ -166,7 +168,7 @@ def parse_image(content: bytes, place: str) -> Image:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "manifest"
         raise TrustError(f"`{place}` holds no sound image manifest: `{where}`: {first['msg']}", _HINT) from error
-    if [layer.media_type for layer in image.layers] != [BUNDLE_TYPE]:
+    if [layer.media_type for layer in image.layers] not in ([BUNDLE_TYPE], [COMPRESSED_TYPE]):
         raise UsageError(f"`{place}` holds something else than a bundle", "`edgeopt ship` puts bundles there")
     return image
 
