@@ -120,7 +120,8 @@ def count_macs(network: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
         nonlocal macs
         # One row of the weight is used per output element, or per input element where the convolution is transposed.
         elements = arguments[0] if getattr(module, "transposed", False) else result
-        macs += elements.numel() * module.get_parameter("weight")[0].numel()
+        weight: Any = module.weight  # mostly a parameter; computed of others where it is parametrized
+        macs += elements.numel() * weight[0].numel()
 
     counted = [module for module in network.modules() if isinstance(module, (_ConvNd, nn.Linear))]
     hooks = [module.register_forward_hook(add) for module in counted]

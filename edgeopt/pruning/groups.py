@@ -144,7 +144,7 @@ class _Item:
         if isinstance(self.module, JOINT):
             return f"`{self.name}`, a {kind}, takes all channels together"
         if not isinstance(self.module, SLICEABLE):
-            return f"`{self.name}` is a {kind}"
+            return f"`{self.name}` ({kind}) cannot be narrowed"
         if any(f"{self.name}.".startswith(f"{ignored}.") for ignored in ignore) and self.axis == "out":
             return f"`{self.name}` is ignored"
         lost = not {channel for _, channel in self.pairs} <= set(range(count_channels(self.module, self.axis)))

@@ -23,14 +23,14 @@ from edgeopt.network import count_macs, name_outputs
 from edgeopt.pruning.groups import Choice, describe
 from edgeopt.pruning.removal import make_edits, mask_channels
 
-#: allowed difference of a pruned and a masked network, as a share of the largest output
+#: allowed difference of a pruned and a masked network, as a share of how far outputs of different samples lie apart
 TOLERANCE = 1e-4
 
-#: times this, what outputs of different samples must differ by, or else a comparison of them shows nothing
-TELLING = 10
+#: what rounding may do to an output, in units of its last digit, and how much further samples must at least lie apart
+ROUNDING, TELLING = 1000, 10
 
-#: what random inputs of standard deviation 1 are multiplied by, until the outputs differ
-SCALES = (1, 16, 256)
+#: random inputs of standard deviation 1 are made so much larger, and once more, until the outputs of samples differ
+LARGER = (16, 16)
 
 #: what exports a network, or raises `PassError`
 Export = Callable[[nn.Module], object]
@@ -107,39 +107,46 @@ def _sift(
 class Trial:
     """A network that pruned copies of itself are held against.
 
+    It is computed in float64, if it can be: a network that has lost many channels hardly tells samples apart before it
+    is tuned, and in float32 that little would drown in rounding.
+
     Args:
-        inputs: at least two samples; they are made larger where the network hardly tells them apart.
+        inputs: at least two samples.
     """
 
     def __init__(self, network: nn.Module, inputs: Sequence[torch.Tensor], export: Export | None = None) -> None:
-        self.network, self.inputs, self._export = network, _amplify(network, inputs), export
-        self._macs = count_macs(network, self.inputs)
-        self._doubt = _find_doubt(_run(network, self.inputs))
+        self.network, self._export = network, export
+        self._precise, self._inputs = _sharpen(network, inputs)
+        self._macs = count_macs(self._precise, self._inputs)
+        self._doubt = _find_doubt(_tell_apart(self._precise, self._inputs)[1])
 
     def fault(self, edits: Sequence[Edit]) -> str:
         """What is wrong with the network when `edits` are replayed on a copy of it; empty if nothing is."""
         if self._doubt or not edits:
             return f"nothing can be shown of it: {self._doubt}" if edits else ""
-        masked, pruned = copy.deepcopy(self.network), copy.deepcopy(self.network)
+        masked, pruned = copy.deepcopy(self._precise), copy.deepcopy(self._precise)
         mask_channels(masked, edits)
-        expected = _run(masked, self.inputs)
+        inputs, expected = _tell_apart(masked, self._inputs)
         if doubt := _find_doubt(expected):
             return f"with zeros in its channels {doubt}"
         try:
             for edit in edits:
                 apply_edit(pruned, edit)
-            outputs = _run(pruned, self.inputs)
+            outputs = _run(pruned, inputs)
         except Exception as error:  # what a wrongly pruned network raises is up to its author; it is told as the reason
             return f"the network does not run without its channels: {describe(error)}"
         if [output.shape for output in outputs] != [output.shape for output in expected]:
             return "the outputs have another shape without its channels"
-        if not all(_close(output, wanted) for output, wanted in zip(outputs, expected, strict=True)):
+        if not all(_agree(output, wanted) for output, wanted in zip(outputs, expected, strict=True)):
             return "the network computes something else without its channels than with zeros in them"
-        if count_macs(pruned, self.inputs) >= self._macs:
+        if count_macs(pruned, inputs) >= self._macs:
             return "it saves no operations"
-        return self._find_export_fault(pruned)
+        return self._find_export_fault(edits)
 
-    def _find_export_fault(self, pruned: nn.Module) -> str:
+    def _find_export_fault(self, edits: Sequence[Edit]) -> str:
+        pruned = copy.deepcopy(self.network)
+        for edit in edits:
+            apply_edit(pruned, edit)
         fault = self._try_export(pruned)
         return f"without its channels {fault}" if fault and self._exports else ""
 
@@ -163,32 +170,52 @@ def _run(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tenso
     return list(name_outputs(network.eval()(*inputs)).values())
 
 
-def _amplify(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The inputs, larger where a network hardly tells them apart, as one that expects 0 to 255."""
-    for scale in SCALES:
-        larger = [values * scale if values.is_floating_point() else values for values in inputs]
-        if not _find_doubt(_run(network, larger)):
-            return larger
-    return list(inputs)
+def _sharpen(network: nn.Module, inputs: Sequence[torch.Tensor]) -> tuple[nn.Module, list[torch.Tensor]]:
+    """Copies in float64; in float32 where the network does not run otherwise, as one that makes such numbers itself."""
+    precise = copy.deepcopy(network).double()
+    doubled = [values.double() if values.is_floating_point() else values for values in inputs]
+    try:
+        _run(precise, doubled)
+    except RuntimeError:
+        return copy.deepcopy(network), list(inputs)
+    return precise, doubled
+
+
+def _tell_apart(
+    network: nn.Module, inputs: Sequence[torch.Tensor]
+) -> tuple[Sequence[torch.Tensor], list[torch.Tensor]]:
+    """The inputs and the outputs; the inputs are larger where the network would not tell samples apart otherwise."""
+    outputs = _run(network, inputs)
+    for scale in LARGER:
+        if not _find_doubt(outputs):
+            break
+        inputs = [values * scale if values.is_floating_point() else values for values in inputs]
+        outputs = _run(network, inputs)
+    return inputs, outputs
 
 
 def _find_doubt(outputs: Sequence[torch.Tensor]) -> str:
     """Why a comparison with these outputs of random inputs shows nothing, as one of constants; empty where it does."""
     if not all(bool(output.isfinite().all()) for output in outputs):
         return "the outputs are not finite"
-    if not any(_varies(output.double()) for output in outputs):
-        return "the outputs hardly depend on the inputs"
+    if not any(_spread(output) > TELLING * _rounding(output) for output in outputs):
+        return "the outputs do not depend on the inputs"
     return ""
 
 
-def _varies(output: torch.Tensor) -> bool:
-    """Whether samples differ by far more than two networks may that compute the same."""
-    return output.dim() > 0 and bool(((output - output[:1]).abs() > TELLING * TOLERANCE * _largest(output)).any())
+def _agree(output: torch.Tensor, expected: torch.Tensor) -> bool:
+    allowed = max(TOLERANCE * _spread(expected), _rounding(expected))
+    return bool(((output.double() - expected.double()).abs() <= allowed).all())
 
 
-def _close(output: torch.Tensor, expected: torch.Tensor) -> bool:
-    return bool(((output.double() - expected.double()).abs() <= TOLERANCE * _largest(expected)).all())
+def _spread(output: torch.Tensor) -> float:
+    """How far samples lie apart."""
+    values = output.double()
+    return float((values - values[:1]).abs().max()) if output.dim() and output.numel() else 0.0
 
 
-def _largest(output: torch.Tensor) -> torch.Tensor:
-    return output.double().abs().max()
+def _rounding(output: torch.Tensor) -> float:
+    """What rounding may change."""
+    if not output.is_floating_point() or not output.numel():
+        return 0.0
+    return ROUNDING * torch.finfo(output.dtype).eps * float(output.double().abs().max())

@@ -59,7 +59,7 @@ def _find_used(modules: Mapping[str, nn.Module], outputs: Sequence[torch.Tensor]
 
 def _explain(module: nn.Module, ran: bool, used: bool) -> str:
     if not isinstance(module, (_ConvNd, nn.Linear)) and ran:
-        return f"it is a {type(module).__name__}"
+        return f"layers of its kind ({type(module).__name__}) cannot be narrowed"
     if ran:
         return "it does not pass gradients on to the outputs, and it is by gradients that channels are followed"
     return "its weights are used without calling it" if used else "a forward pass does not run it"
