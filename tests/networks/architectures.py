@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CLASSES = 5
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)
 
 
 def make_plain() -> nn.Module:
@@ -151,6 +152,62 @@ def make_group_normalized() -> nn.Module:
     )  # fmt: skip
 
 
+def make_slopes() -> nn.Module:
+    """Slopes for each channel and one for all, and normalizations of each channel by itself, with statistics or not."""
+    return _settle(
+        nn.Sequential(
+            nn.Conv2d(3, 16, 3), nn.PReLU(16), nn.Conv2d(16, 16, 3), nn.InstanceNorm2d(16, affine=True), nn.PReLU(),
+            nn.Conv2d(16, 16, 3), nn.InstanceNorm2d(16, track_running_stats=True), nn.ReLU(),
+            nn.Conv2d(16, 16, 3), nn.InstanceNorm2d(16), nn.ReLU(), *_head(16),
+        )
+    )  # fmt: skip
+
+
+class Attentive(nn.Module):
+    """Patches that attend to one another, and two linear layers behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.widen, self.narrow = nn.Linear(16, 32), nn.Linear(32, 16)
+        self.classifier = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        x = x + self.narrow(functional.gelu(self.widen(x)))
+        logits: Tensor = self.classifier(x.mean(1))
+        return logits
+
+
+def make_attentive() -> nn.Module:
+    """Only what lies between the two linear layers can go."""
+    return _settle(Attentive())
+
+
+class Unseen(nn.Module):
+    """Layers that a trace by gradients does not come to, each in its own way, and one that it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.lent = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 24, 3)
+        self.auxiliary, self.last = nn.Conv2d(16, 8, 3), nn.Conv2d(24, 16, 3)
+        self.colours, self.head = nn.Embedding(4, 24), nn.Sequential(*_head(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = functional.relu(self.backbone(x))
+        x = functional.conv2d(x, self.lent.weight, self.lent.bias)
+        x = functional.relu(x + self.colours(torch.zeros(1, dtype=torch.long))[..., None, None])
+        logits: Tensor = self.head(functional.relu(self.last(x)))
+        return logits
+
+
+def make_unseen() -> nn.Module:
+    return _settle(Unseen())
+
+
 class CentredClassifier(nn.Module):
     """Takes the mean over channels off: it depends on how many there are, which no dependency graph sees."""
 
@@ -227,4 +284,4 @@ def _settle(network: nn.Module) -> nn.Module:
 
 def _is_norm(network: nn.Module, name: str) -> bool:
     owner, _, kind = name.rpartition(".")
-    return kind == "weight" and isinstance(network.get_submodule(owner), (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm))
+    return kind == "weight" and isinstance(network.get_submodule(owner), NORMS)

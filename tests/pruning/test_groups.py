@@ -95,6 +95,63 @@ def test_what_cannot_be_sliced_is_an_obstacle(architecture: Architecture) -> Non
     assert not groups["3"].obstacle
 
 
+def test_layers_that_are_tied_to_an_obstacle_are_told_with_it(architecture: Architecture) -> None:
+    groups = groups_of(architecture("make_attentive"))
+    assert groups["patches"].layers == ("patches", "attention", "narrow")
+    assert groups["patches"].obstacle == (
+        "`attention` (MultiheadAttention) cannot be narrowed; tied to it: `attention`, `narrow`"
+    )
+    assert not groups["widen"].obstacle
+
+
+def test_layers_that_no_trace_comes_to_are_groups_with_a_reason(architecture: Architecture) -> None:
+    groups = groups_of(architecture("make_unseen"))
+    assert {name: group.obstacle for name, group in groups.items()} == {
+        "backbone": "it does not pass gradients on to the outputs, and it is by gradients that channels are followed",
+        "lent": "its weights are used without calling it",
+        "auxiliary": "a forward pass does not run it",
+        "last": "",
+        "colours": "layers of its kind (Embedding) cannot be narrowed",
+    }
+    assert [group.size for group in groups.values()] == [16, 24, 8, 16, 24]
+
+
+def test_a_bare_parameter_is_named(architecture: Architecture) -> None:
+    groups = groups_of(architecture("families.py:make_convnext"))
+    assert groups["0.0"].obstacle.startswith("`2.gamma` is a parameter outside of the layers that can be narrowed")
+
+
+def test_layers_that_share_the_outputs_are_named() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return x + self.second(x)
+
+    (group,) = find_groups(Residual(), [torch.randn(2, 3, 4, 4)])
+    assert group.obstacle == "its channels are those of the outputs; tied to it: `second`"
+
+
+def test_an_output_that_only_happens_to_be_as_large_is_no_output_of_the_channels() -> None:
+    class Summed(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(super().forward(x)).sum(1)
+
+    network = Summed(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 1))
+    groups = find_groups(network, [torch.randn(2, 3, 16, 16)])
+    assert [group.name for group in groups if not group.obstacle] == ["0", "1"]
+
+
+def test_slopes_and_normalizations_of_single_channels_are_members(architecture: Architecture) -> None:
+    groups = groups_of(architecture("make_slopes"))
+    assert [[member.module for member in group.members if member.axis == "out"] for group in groups.values()] == [
+        ["0", "1"], ["2", "3"], ["5", "6"], ["8", "9"],
+    ]  # fmt: skip
+
+
 def test_an_ignored_module_is_an_obstacle_for_all_that_it_makes(architecture: Architecture) -> None:
     groups = groups_of(architecture("make_option_a"), "layer1.0")
     assert {name for name, group in groups.items() if "ignored" in group.obstacle} == {"conv1", "layer1.0.conv1"}
