@@ -6,12 +6,12 @@ judged by budgets.
 
 from __future__ import annotations
 
-import lzma
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from edgeopt.compression import compress
 from edgeopt.model import Facts
 
 if TYPE_CHECKING:
@@ -79,4 +79,4 @@ def download_gain(before: bytes, after: bytes) -> Gain:
 
 
 def _compressed_bytes(data: bytes) -> int:
-    return min(len(data), len(lzma.compress(data)))
+    return min(len(data), len(compress(data)))
