@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 from torch import nn
 
-from edgeopt.edits import drop_branch, factor, hold_zeros, keep_channels, replace_module
+from edgeopt.edits import drop_branch, factor, fold, hold_zeros, keep_channels, replace_module
 from edgeopt.errors import SourceError
 from edgeopt.model import Edit
 
 EDITS: dict[str, Callable[[nn.Module, Edit], None]] = {
     "drop_branch": drop_branch.apply,
     "factor": factor.apply,
+    "fold": fold.apply,
     "hold_zeros": hold_zeros.apply,
     "keep_channels": keep_channels.apply,
     "replace_module": replace_module.apply,
