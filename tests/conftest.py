@@ -74,7 +74,7 @@ def architecture(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mo
         outputs = (TensorSpec(name="output", shape=("batch", *shape)),)
         described = Model(value=value, inputs=inputs, outputs=outputs, sources=NETWORKS)
         network = call_factory(NETWORKS, value.factory, value.options)
-        return write_network(network, described, tmp_path_factory.mktemp(name))
+        return write_network(network, described, tmp_path_factory.mktemp(function))
 
     return make
 
