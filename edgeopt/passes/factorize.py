@@ -1,0 +1,90 @@
+"""Low-rank factorization: a layer becomes two thinner ones, without the directions that matter little."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from edgeopt.context import Context
+from edgeopt.model import Facts, Form, Model
+from edgeopt.passes import ClockedPass, PassResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from edgeopt.reshaping.factorizing import Factored
+
+#: samples that directions are weighed by
+SAMPLES = 256
+
+
+class Factorize(ClockedPass):
+    """Replace convolutions and linear layers by two thinner ones each, which need fewer operations.
+
+    A k×k convolution becomes a k×1 and a 1×k one, or a k×k one to few channels and a 1×1 one; a linear layer becomes
+    two. As many channels stay between the two as keep `energy` of what the layer makes. With `on` a layer is replaced
+    only if its two are faster there, timed at that candidate's precision, and the network stays as it was if the whole
+    of it is not. Let `fine_tune` follow.
+    """
+
+    accepts: ClassVar[Form] = "torch"
+    produces: ClassVar[Form] = "torch"
+    may_read: ClassVar[tuple[str, ...]] = ("calibration", "training")
+
+    energy: float = Field(default=0.9, gt=0, le=1, description="share of what a layer makes that its two must keep")
+    weigh: Literal["responses", "weights"] = Field(
+        default="responses",
+        description="what `energy` is a share of: the variance of what layers make of samples, where the recipe has "
+        "any, or their squared weights",
+    )
+    round_to: int = Field(default=8, ge=1, description="channels between the two are rounded up to a multiple of this")
+    ignore: tuple[str, ...] = Field(default=(), description="modules that stay whole, with all below them")
+
+    def apply(self, model: Model, context: Context) -> PassResult:
+        from edgeopt.clock import make_clock
+        from edgeopt.network import make_network
+        from edgeopt.reshaping.factorizing import choose, choose_by_time, find_layers, keep_running, propose
+        from edgeopt.reshaping.verdict import conclude, measure_gain, random_inputs
+
+        network, inputs = make_network(model), random_inputs(model.inputs, context.seed)
+        layers = find_layers(network, inputs, self.ignore)
+        context.progress("weighing directions", 0.0)
+        found = propose(network, layers, self.energy, self.round_to, self._batches(context))
+        left = {layer.name: "saves no operations" for layer in layers}
+        if self.on is None or not found:
+            chosen = choose(found)
+        else:
+            tell = partial(context.progress, "timing layers on the target")
+            chosen, slower = choose_by_time(found, make_clock(context), tell)
+            left |= slower
+        made, kept, failed = keep_running(network, chosen, inputs)
+        left = {name: why for name, why in (left | failed).items() if name not in {one.layer.name for one in kept}}
+        gain = None
+        if kept and self.on is not None:
+            context.progress("timing the whole on the target", 0.9)
+            gain = measure_gain(network, made, model, context, self.on)
+        edits, told = [one.edit for one in kept], _tell(kept, len(layers))
+        result, changed, facts = conclude(made, edits, model, context.folder, gain, told, self.keep_without_gain)
+        return PassResult(result, changed, {**_facts(kept, left), **facts})
+
+    def _batches(self, context: Context) -> Sequence[Sequence[torch.Tensor]] | None:
+        """Samples to weigh directions by; None: by weights alone."""
+        from edgeopt.reshaping.verdict import read_inputs
+
+        samples = context.calibration if context.calibration is not None else context.training
+        return None if samples is None or self.weigh == "weights" else list(read_inputs(samples, SAMPLES))
+
+
+def _facts(kept: Sequence[Factored], left: dict[str, str]) -> Facts:
+    facts: dict[str, str | int | float] = {f"layer {one.layer.name}": one.tell() for one in kept}
+    return facts | {f"left {name}": why for name, why in left.items()} | {"layers_factored": len(kept)}
+
+
+def _tell(kept: Sequence[Factored], layers: int) -> str:
+    if not layers:
+        return "no convolution or linear layer to factor"
+    return f"{len(kept)} of {layers} layers factored"

@@ -1,0 +1,195 @@
+"""Which layers of a network are factored, by which scheme, at which rank: as many as keep enough and save something.
+
+What two layers save is counted in operations, or, with a clock, timed: a thinner layer is often no faster, since it
+fills no vectors, and the second one has its own costs.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from edgeopt.clock import Clock
+from edgeopt.edits.factor import make_factors
+from edgeopt.gain import WORTH
+from edgeopt.model import Edit
+from edgeopt.network import count_macs
+from edgeopt.reshaping.factors import NEEDS, Factoring
+from edgeopt.reshaping.moments import gather
+from edgeopt.reshaping.timing import time_modules
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer that a forward pass runs; `shape` is that of its input, without the batch."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Factored:
+    """One way to factor a layer: the two layers, what they keep, and what they take as a share of the layer."""
+
+    layer: Layer
+    scheme: str
+    rank: int
+    full_rank: int
+    energy: float
+    factors: nn.Sequential
+    share: float
+
+    @property
+    def edit(self) -> Edit:
+        owner, _, child = self.layer.name.rpartition(".")
+        bias = self.factors[1].bias is not None
+        arguments = {"child": child, "scheme": self.scheme, "rank": self.rank, "bias": bias}
+        return Edit(kind="factor", module=owner, arguments=arguments)
+
+    def tell(self) -> str:
+        return (
+            f"{self.scheme}, rank {self.rank} of {self.full_rank}, keeps {100 * self.energy:.1f} %, {self.share:.2f}×"
+        )
+
+
+def find_layers(network: nn.Module, inputs: Sequence[torch.Tensor], ignore: Sequence[str]) -> list[Layer]:
+    """The layers that may be factored: those that run, have one name and weights of their own, and are not ignored."""
+    names, holders = dict[int, list[str]](), dict[int, int]()
+    for name, module in network.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(name)
+    for module in network.modules():
+        for parameter in module.parameters(recurse=False):
+            holders[id(parameter)] = holders.get(id(parameter), 0) + 1
+    found = dict[str, Layer]()
+
+    def note(module: nn.Module, given: tuple[torch.Tensor, ...], _made: torch.Tensor) -> None:
+        name = names[id(module)][0]
+        found[name] = Layer(name, module, tuple(given[0].shape[1:]))
+
+    candidates = [
+        module for module in network.modules()
+        if type(module) in (nn.Conv2d, nn.Linear) and len(names[id(module)]) == 1 and names[id(module)][0]
+        and holders[id(module.weight)] == 1
+    ]  # fmt: skip
+    hooks = [module.register_forward_hook(note) for module in candidates]
+    try:
+        with torch.no_grad():
+            network.eval()(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [layer for name, layer in found.items() if not _is_below(name, ignore)]
+
+
+def _is_below(name: str, above: Sequence[str]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in above)
+
+
+def propose(
+    network: nn.Module, layers: Sequence[Layer], energy: float, round_to: int,
+    batches: Sequence[Sequence[torch.Tensor]] | None,
+) -> list[Factored]:  # fmt: skip
+    """All ways to factor layers that keep so much, and take fewer operations than the layers do.
+
+    Args:
+        energy: the share that must be kept.
+        batches: samples to weigh directions by; None: by weights alone.
+    """
+    pairs = [(layer, scheme) for layer in layers for scheme in NEEDS if _fits(layer.module, scheme)]
+    wanted = {(layer.name, NEEDS[scheme]): layer.module for layer, scheme in pairs}
+    moments = None if batches is None else gather(network, wanted, batches)
+    found = []
+    for layer, scheme in pairs:
+        known = None if moments is None else moments[layer.name, NEEDS[scheme]]
+        factoring = Factoring(layer.module, scheme, known)
+        rank = factoring.rank_for(energy, round_to)
+        factors = factoring.make(rank)
+        share = _macs(factors, layer.shape) / _macs(layer.module, layer.shape)
+        if share < 1:
+            kept = factoring.energy(rank)
+            found.append(Factored(layer, scheme, rank, factoring.full_rank, kept, factors, share))
+    return found
+
+
+def choose(found: Sequence[Factored]) -> list[Factored]:
+    """The way of each layer that takes least."""
+    best = dict[str, Factored]()
+    for one in found:
+        if one.layer.name not in best or one.share < best[one.layer.name].share:
+            best[one.layer.name] = one
+    return list(best.values())
+
+
+def choose_by_time(
+    found: Sequence[Factored], clock: Clock, tell: Callable[[float], None]
+) -> tuple[list[Factored], dict[str, str]]:
+    """The way of each layer that is fastest on the target, where that is faster than the layer itself.
+
+    Returns:
+        What was chosen, and of each other layer what was measured, by name.
+
+    Raises:
+        BuildError: a layer cannot be built or run on the target.
+    """
+    timed = {_key(one.layer.module, one.layer.shape): (one.layer.module, one.layer.shape) for one in found}
+    timed |= {_key(one.factors, one.layer.shape): (one.factors, one.layer.shape) for one in found}
+    ms = dict(zip(timed, time_modules(list(timed.values()), clock, tell), strict=True))
+    shares = [ms[_key(one.factors, one.layer.shape)] / ms[_key(one.layer.module, one.layer.shape)] for one in found]
+    fastest = choose([dataclasses.replace(one, share=share) for one, share in zip(found, shares, strict=True)])
+    left = {one.layer.name: f"{one.share:.2f}× the time at {one.scheme} rank {one.rank}" for one in fastest}
+    chosen = [one for one in fastest if one.share <= WORTH]
+    return chosen, {name: why for name, why in left.items() if name not in {one.layer.name for one in chosen}}
+
+
+def keep_running(
+    network: nn.Module, chosen: Sequence[Factored], inputs: Sequence[torch.Tensor]
+) -> tuple[nn.Module, list[Factored], dict[str, str]]:
+    """The network with its layers factored, what was kept of the choice, and why each of the others was not.
+
+    A network may read attributes of a layer, as attention does, which two layers do not have: what fails is left whole.
+    """
+    if (made := _factored(network, chosen, inputs)) and isinstance(made, nn.Module):
+        return made, list(chosen), {}
+    kept, left = list[Factored](), dict[str, str]()
+    for one in chosen:
+        made = _factored(network, [*kept, one], inputs)
+        if isinstance(made, nn.Module):
+            kept.append(one)
+        else:
+            left[one.layer.name] = made
+    made = _factored(network, kept, inputs)
+    assert isinstance(made, nn.Module)
+    return made, kept, left
+
+
+def _factored(network: nn.Module, chosen: Sequence[Factored], inputs: Sequence[torch.Tensor]) -> nn.Module | str:
+    """The network with layers factored, or why it does not run."""
+    made = copy.deepcopy(network)
+    for one in chosen:
+        owner, _, child = one.layer.name.rpartition(".")
+        setattr(made.get_submodule(owner), child, one.factors)
+    try:
+        with torch.no_grad():
+            made(*inputs)
+    except Exception as error:  # it is the user's code that runs, and the error is told in the facts
+        return f"the network does not run with two layers there: {type(error).__name__}"
+    return made
+
+
+def _fits(module: nn.Module, scheme: str) -> bool:
+    return make_factors(module, scheme, 1, bias=True) is not None
+
+
+def _macs(module: nn.Module, shape: tuple[int, ...]) -> int:
+    return count_macs(module, [torch.zeros(1, *shape)])
+
+
+def _key(module: nn.Module, shape: tuple[int, ...]) -> str:
+    """What the time of a module depends on: its layers with their options, and the shape of its input."""
+    return f"{module} {shape}"
