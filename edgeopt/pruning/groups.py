@@ -70,7 +70,7 @@ class Group:
     def tell(self, reason: str) -> str:
         """A reason for leaving it whole, with the layers beside its first that are left with it."""
         others = ", ".join(f"`{layer}`" for layer in self.layers if layer != self.name)
-        return f"{reason}; tied to it: {others}" if others else reason
+        return f"{reason} (tied to it: {others})" if others else reason
 
 
 @dataclass(frozen=True)

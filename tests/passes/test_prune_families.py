@@ -90,7 +90,7 @@ def test_a_family_is_pruned_and_no_layer_goes_missing(
     architecture: Architecture, make_samples: Samplers, name: str, tmp_path: Path
 ) -> None:
     model = architecture(f"families.py:make_{name}")
-    result = prune(model, make_samples(model, "training"), tmp_path / "pruned", ratio=0.3)
+    result = prune(model, make_samples(model, "training", 16), tmp_path / "pruned", ratio=0.3)
     assert_equal_to_masked(model, result.model)
 
     network, (answers, left) = make_network(model), FAMILIES[name]
@@ -108,7 +108,7 @@ def test_a_family_is_pruned_and_no_layer_goes_missing(
 def test_a_family_meets_a_goal(architecture: Architecture, make_samples: Samplers, name: str, tmp_path: Path) -> None:
     model = architecture(f"families.py:make_{name}")
     share = 0.9 if "shuffle" in name else 0.7
-    result = prune(model, make_samples(model, "training"), tmp_path / "pruned", goal={"macs": share})
+    result = prune(model, make_samples(model, "training", 16), tmp_path / "pruned", goal={"macs": share})
     assert_equal_to_masked(model, result.model)
     inputs = make_inputs(model.inputs, 1)
     whole = count_macs(make_network(model), inputs)

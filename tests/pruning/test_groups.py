@@ -99,7 +99,7 @@ def test_layers_that_are_tied_to_an_obstacle_are_told_with_it(architecture: Arch
     groups = groups_of(architecture("make_attentive"))
     assert groups["patches"].layers == ("patches", "attention", "narrow")
     assert groups["patches"].obstacle == (
-        "`attention` (MultiheadAttention) cannot be narrowed; tied to it: `attention`, `narrow`"
+        "`attention` (MultiheadAttention) cannot be narrowed (tied to it: `attention`, `narrow`)"
     )
     assert not groups["widen"].obstacle
 
@@ -132,7 +132,7 @@ def test_layers_that_share_the_outputs_are_named() -> None:
             return x + self.second(x)
 
     (group,) = find_groups(Residual(), [torch.randn(2, 3, 4, 4)])
-    assert group.obstacle == "its channels are those of the outputs; tied to it: `second`"
+    assert group.obstacle == "its channels are those of the outputs (tied to it: `second`)"
 
 
 def test_an_output_that_only_happens_to_be_as_large_is_no_output_of_the_channels() -> None:
