@@ -35,14 +35,22 @@ LIBRARIES = ("edgeopt", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "open
 @functools.cache
 def cpu() -> tuple[str, tuple[str, ...]]:
     """The model of the CPU, and those of `INTERESTING_ISA` that it has."""
-    model, flags = platform.processor() or platform.machine(), set[str]()
+    model, flags = platform.processor() or platform.machine(), cpu_flags()
     for line in _read("/proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Hardware"):
             model = value.strip()
-        if key.strip() in ("flags", "Features"):
-            flags = set(value.split())
     return model, tuple(name for name in INTERESTING_ISA if name in flags)
+
+
+def cpu_flags() -> frozenset[str]:
+    """All that the kernel says the CPU has."""
+    flags = frozenset[str]()
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            flags = frozenset(value.split())
+    return flags
 
 
 def has_integer_dot_product(isa: Collection[str] | None = None) -> bool:

@@ -110,13 +110,12 @@ class QuantizeAwareTrain(Pass):
 
     def _train(self, network: FakeQuantized, loss: Loss, context: Context) -> list[float]:
         """Train in place; returns the mean loss of each epoch."""
-        from edgeopt.training.loop import Schedule, Training
+        from edgeopt.training.loop import Training
+        from edgeopt.training.schedule import Schedule
         from edgeopt.training.shuffling import open_shuffled
 
         assert context.training is not None
-        schedule = Schedule(
-            self.epochs, self.batch, self.learning_rate, weight_decay=0.0, shift=0, flip=False, seed=context.seed
-        )
+        schedule = Schedule(self.epochs, self.batch, self.learning_rate, seed=context.seed)
         with open_shuffled(context.training, context.folder, context.progress) as samples:
             training = Training(network, samples, loss, schedule)
             network.scales.epoch_steps = training.steps

@@ -18,8 +18,9 @@ def measure_top1(network: nn.Module, samples: Samples) -> float | None:
     if labels is None:
         return None
     network.eval()
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     right = 0
     for part in samples.batches(BATCH):
-        logits = logits_of(network, [torch.from_numpy(part.inputs[name]) for name in samples.inputs])
-        right += int((logits.argmax(1).numpy() == part.labels).sum())
+        logits = logits_of(network, [torch.from_numpy(part.inputs[name]).to(device) for name in samples.inputs])
+        right += int((logits.argmax(1).cpu().numpy() == part.labels).sum())
     return right / len(labels)

@@ -11,19 +11,32 @@ from torch.nn import functional
 
 from edgeopt.network import name_outputs
 
-#: (inputs, labels or None, logits) → a scalar
+#: (inputs, labels or None, logits) → a scalar; labels are class indices, or the probabilities of all classes
 Loss = Callable[[Sequence[torch.Tensor], torch.Tensor | None, torch.Tensor], torch.Tensor]
 
 
 def logits_of(network: nn.Module, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The first output of a network, shape (N, classes): auxiliary outputs come after it."""
-    return next(iter(name_outputs(network(*inputs)).values()))
+    """The first output of a network, shape (N, classes), in float32: auxiliary outputs come after it."""
+    return next(iter(name_outputs(network(*inputs)).values())).float()
 
 
-def label_loss(inputs: Sequence[torch.Tensor], labels: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor:
-    """The cross-entropy of the labels."""
-    assert labels is not None
-    return functional.cross_entropy(logits, labels)
+@dataclass(frozen=True)
+class LabelLoss:
+    """The cross-entropy of the labels, of which all classes get the share `smoothing` alike.
+
+    After Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016.
+    """
+
+    smoothing: float = 0.0
+
+    def __call__(
+        self, inputs: Sequence[torch.Tensor], labels: torch.Tensor | None, logits: torch.Tensor
+    ) -> torch.Tensor:
+        assert labels is not None
+        return functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+
+
+label_loss = LabelLoss()
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,7 @@ class DistillationLoss:
     teacher: nn.Module
     temperature: float
     weight: float
+    labels: LabelLoss = label_loss
 
     def __call__(
         self, inputs: Sequence[torch.Tensor], labels: torch.Tensor | None, logits: torch.Tensor
@@ -47,4 +61,4 @@ class DistillationLoss:
         taught = functional.kl_div(found, wanted, reduction="batchmean", log_target=True) * self.temperature**2
         if labels is None:
             return taught
-        return self.weight * taught + (1 - self.weight) * label_loss(inputs, labels, logits)
+        return self.weight * taught + (1 - self.weight) * self.labels(inputs, labels, logits)

@@ -12,8 +12,9 @@ from torch import nn
 
 from edgeopt import environment
 from edgeopt.context import Checkpoints
-from edgeopt.training.loop import Schedule, Training, learning_rate_at
+from edgeopt.training.loop import Training
 from edgeopt.training.losses import label_loss
+from edgeopt.training.schedule import Schedule, learning_rate_at
 from edgeopt.training.shuffling import ShuffledSamples
 from edgeopt.workers import ignore_progress
 
