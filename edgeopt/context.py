@@ -48,6 +48,10 @@ class Checkpoints:
             files.remove(path)
         return None
 
+    def part(self, name: str) -> Checkpoints:
+        """The state of a part of the step, apart from that of others."""
+        return Checkpoints(None if self.folder is None else self.folder / name)
+
     def _paths(self) -> list[Path]:
         return [] if self.folder is None else sorted(self.folder.glob("*.checkpoint"))
 

@@ -258,7 +258,8 @@ class _Builder:
         backend, quantized = find_clock(self.recipe, target, step.clocked_by(), backend)
         runs = registry.resolve("backends", backend.name)(**backend.options)
         profile = runs.profile(target.isa) if step.needs_profile or quantized else None
-        parts = keys.code_parts([registry.module_of("passes", entry.name)])
+        named = [("passes", entry.name), *step.named()]
+        parts = keys.code_parts([registry.module_of(kind, name) for kind, name in named])
         parts["options"] = keys.digest(step.model_dump(mode="json"))
         parts["seed"] = str(self.recipe.seed)
         needs = [model]

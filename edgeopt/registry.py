@@ -22,6 +22,7 @@ INTERFACES = {
     "passes": "Pass",
     "backends": "Backend",
     "quantization.calibrators": "Calibrator",
+    "pruning.importance": "Importance",
     "counters": "EnergyCounter",
     "report": "ReportFormat",
     "transports": "Transport",

@@ -46,6 +46,14 @@ class Pass(Value):
         """What of the context these options look at: it is lent that, and its key covers it."""
         return frozenset((*self.reads, *self.may_read))
 
+    def required(self) -> tuple[str, ...]:
+        """What of the context these options cannot do without."""
+        return self.reads
+
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """What these options name in the registry, as (kind, name): its code goes into the key."""
+        return ()
+
     def clocked_by(self) -> str | None:
         """The candidate whose clock these options go by, `backend/variant`; empty: the first; None: no clock at all,
         or that of whatever candidate the pass is run for."""
@@ -65,7 +73,7 @@ class Pass(Value):
         name = type(self).__name__
         if model.form != self.accepts:
             raise PassError(f"`{name}` takes a model in {self.accepts} form, this one is in {model.form} form")
-        missing = [part for part in self.reads if getattr(context, part) is None]
+        missing = [part for part in self.required() if getattr(context, part) is None]
         if missing:
             raise PassError(f"`{name}` needs {', '.join(missing)}", "add the split to `data:` in the recipe")
         before = model.digest()
@@ -84,6 +92,14 @@ class ClockedPass(Pass):
         default=None, description="the candidate on whose clock there must be a gain, as onnxruntime_cpu/int8"
     )
     keep_without_gain: bool = Field(default=False, description="keep the change even where it gains nothing")
+
+    def required(self) -> tuple[str, ...]:
+        """What of the context these options cannot do without."""
+        return self.reads
+
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """What these options name in the registry, as (kind, name): its code goes into the key."""
+        return ()
 
     def clocked_by(self) -> str | None:
         return self.on

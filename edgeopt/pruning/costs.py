@@ -1,4 +1,4 @@
-"""What a network costs at given channel counts: operations, weights, or milliseconds of the target's clock."""
+"""What a network costs at given channel counts, as a sum over layers: operations, weights, bytes or milliseconds."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def count_parameters(layer: Layer, inputs: int, outputs: int) -> float:
 
 
 class LayerCosts:
-    """The sum over layers, each looked up once for each pair of counts."""
+    """The sum over layers, each looked up once for each pair of counts, and what stays whatever goes."""
 
-    def __init__(self, widths: Widths, cost: LayerCost) -> None:
-        self._widths, self._cost = widths, cost
+    def __init__(self, widths: Widths, cost: LayerCost, fixed: float = 0.0) -> None:
+        self.widths, self.cost, self.fixed = widths, cost, fixed
         self._known: dict[tuple[int, int, int], float] = {}
 
     def total(self, kept: Sequence[int]) -> float:
-        return sum(self._of(at, kept) for at in range(len(self._widths.layers)))
+        return self.fixed + sum(self._of(at, kept) for at in range(len(self.widths.layers)))
 
     def share(self, group: int, kept: Sequence[int]) -> float:
-        return sum(self._of(at, kept) for at in self._widths.touched[group])
+        return sum(self._of(at, kept) for at in self.widths.touched[group])
 
     def _of(self, at: int, kept: Sequence[int]) -> float:
-        layer = self._widths.layers[at]
-        inputs, outputs = self._widths.counts(layer, kept)
+        layer = self.widths.layers[at]
+        inputs, outputs = self.widths.counts(layer, kept)
         key = (at, inputs, outputs)
         if key not in self._known:
-            self._known[key] = self._cost(layer, inputs, outputs)
+            self._known[key] = self.cost(layer, inputs, outputs)
         return self._known[key]

@@ -1,32 +1,35 @@
 """Prune to a goal: the counts of channels that meet it at the least loss, shown to meet it by running the result.
 
-A goal in operations or weights is arithmetic. A goal in time is met by the target's clock and by nothing else: the
-table says which counts should meet it, the network with those is timed beside the whole one, in turns, and what the
-table had wrong in all is put right before the next try.
+What can be counted is arithmetic. What must be measured, such as time, is met by measuring and by nothing else: the
+costs that are foreseen say which counts should meet the goal, the network with those is measured, and what was foreseen
+wrongly is put right before the next try.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import onnx
 import torch
 from torch import nn
 
-from edgeopt.clock import Clock
 from edgeopt.edits import apply_edit
 from edgeopt.errors import PassError
+from edgeopt.model import Edit
 from edgeopt.pruning.allocation import Option, allocate
 from edgeopt.pruning.costs import LayerCosts
 from edgeopt.pruning.groups import Choice, Group
 from edgeopt.pruning.selection import keep_best
-from edgeopt.pruning.soundness import Sound, keep_sound
+from edgeopt.pruning.soundness import Export, Sound, keep_sound
+from edgeopt.pruning.yardstick import Yardstick
 
-#: tries to meet a goal in time, and how far below it a result may lie and be close enough
-TRIES, CLOSE = 5, 0.93
+#: tries to meet a goal by measuring, and how far below it a result may lie and be close enough
+TRIES, CLOSE = 6, 0.95
+
+#: shares of the channels with which a network is measured first, to learn from
+LEARNED_FROM = (0.5, 0.25)
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,24 @@ class Pruned:
     """What was chosen.
 
     Attributes:
-        sound: its edits, and what was left whole.
+        sound: its edits.
         kept: channels of each group.
-        predicted, measured: its cost as a share of the whole network's; `measured` by the target's clock, if any.
+        failed: why groups could not lose the channels that they were to lose, by name.
+        loss: by the curves of all groups together.
+        predicted, measured: its cost as a share of that of the network as given; `measured` where it was.
     """
 
     sound: Sound
     kept: tuple[int, ...]
+    loss: float
     predicted: float
     measured: float | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """A network and all that a choice of counts is made from."""
+    """A network and all that a choice of counts is made from; `costs` are in the unit of `yardstick`."""
 
     network: nn.Module
     inputs: Sequence[torch.Tensor]
@@ -55,53 +62,67 @@ class Pruning:
     scores: Sequence[torch.Tensor]
     options: Sequence[Sequence[Option]]
     costs: LayerCosts
+    yardstick: Yardstick
+    export: Export | None = None
 
-    def meet(self, share: float) -> Pruned:
-        """The least loss at so large a share of the whole network's cost, or less.
-
-        Raises:
-            PassError: it cannot be met; says how far it gets.
-        """
-        whole = self.costs.total([group.size for group in self.groups])
-        kept = allocate(self.options, self.costs, share * whole)
-        if kept is None:
-            raise self._unreachable(share)
-        return self._prune(kept)
-
-    def meet_in_time(
-        self, share: float, clock: Clock, export: Callable[[nn.Module], onnx.ModelProto], tell: Callable[[float], None],
-    ) -> Pruned:  # fmt: skip
-        """As `meet`, for a share of the whole network's time by the target's clock.
-
-        Args:
-            export: gives the float graph of a network.
+    def meet(self, share: float, tell: Callable[[float], None]) -> Pruned:
+        """The least loss at so large a share of what the network as given costs, or less.
 
         Raises:
-            PassError: it cannot be met; says how far it gets.
+            PassError: it cannot be met; says how far it gets, and at which loss.
             BuildError: the network cannot be built or run on the target.
         """
-        whole, asked, best = export(self.network), share, None
+        if self.yardstick.exact or share >= 1:
+            return self.choose(share)
+        learned = self
+        for each in LEARNED_FROM:
+            counts = [min(group, key=lambda option: abs(option.count - each * size)).count
+                      for group, size in zip(self.options, self.costs.widths.full, strict=True)]  # fmt: skip
+            found, _ = learned._measure(learned._prune(counts))
+            learned = learned._learn(found)
+        return learned._search(share, tell)
+
+    def _search(self, share: float, tell: Callable[[float], None]) -> Pruned:
+        pruning, asked, best = self, share, None
         for number in range(TRIES):
             try:
-                found = self.meet(asked)
+                found, measured = pruning._measure(pruning.choose(asked))
             except PassError:
                 if best is None:
                     raise
                 break
-            pruned = copy.deepcopy(self.network)
-            for edit in found.sound.edits:
-                apply_edit(pruned, edit)
-            found = dataclasses.replace(found, measured=clock.compare(whole, export(pruned)))
-            assert found.measured is not None
-            if found.measured <= share and (best is None or best.measured is None or found.measured > best.measured):
+            if measured <= share and (best is None or measured > (best.measured or 0)):
                 best = found
-            if best is not None and best.measured is not None and best.measured >= CLOSE * share:
+            if best is not None and (best.measured or 0) >= CLOSE * share:
                 break
-            asked *= share / found.measured * (0.99 if found.measured > share else 1.0)
+            pruning = pruning._learn(found)
+            off = pruning._share(found.kept) / measured  # what learning leaves wrong
+            asked = share * off * (0.99 if measured > share else 1.0)
             tell((number + 1) / TRIES)
         if best is None:
-            raise self._unreachable(share)
+            raise pruning._unreachable(share, pruning.options)
         return best
+
+    def choose(self, share: float) -> Pruned:
+        """The least loss at a share by what is foreseen.
+
+        Groups that turn out not to hold keep all their channels, and the others make up for it.
+
+        Raises:
+            PassError: it cannot be met.
+        """
+        options, failed = [list(group) for group in self.options], dict[str, str]()
+        while True:
+            kept = allocate(options, self.costs, share * self.yardstick.whole)
+            if kept is None:
+                raise self._unreachable(share, options)
+            found = self._prune(kept)
+            fresh = [at for at, count in enumerate(kept) if count < found.kept[at]]
+            if not fresh:
+                return dataclasses.replace(found, failed=failed)
+            for at in fresh:
+                options[at] = options[at][-1:]
+                failed[self.groups[at].name] = found.sound.left_whole[self.groups[at].name]
 
     def _prune(self, kept: Sequence[int]) -> Pruned:
         """The choice itself, with groups that do not hold left whole; what it then costs."""
@@ -109,17 +130,39 @@ class Pruning:
             Choice(group, keep_best(group, score, count))
             for group, score, count in zip(self.groups, self.scores, kept, strict=True)
         ]
-        sound = keep_sound(self.network, choices, self.inputs)
-        held = [
+        sound = keep_sound(self.network, choices, self.inputs, self.export)
+        held = tuple(
             group.size if group.name in sound.left_whole else count
             for group, count in zip(self.groups, kept, strict=True)
-        ]
-        whole = self.costs.total([group.size for group in self.groups])
-        return Pruned(sound, tuple(held), self.costs.total(held) / whole)
+        )
+        return Pruned(sound, held, self._loss(held), self._share(held))
 
-    def _unreachable(self, share: float) -> PassError:
-        least = self.costs.total([group[0].count for group in self.options])
-        reached = least / self.costs.total([group.size for group in self.groups])
-        what = f"the goal of {share:g} of what the network costs cannot be met: {reached:.2f} is the least"
-        hint = "aim higher, or lower `min_channels`, raise `max_ratio`, take names out of `ignore`"
-        return PassError(what, hint)
+    def _measure(self, found: Pruned) -> tuple[Pruned, float]:
+        measured = self.yardstick.measure(apply_edits(self.network, found.sound.edits))
+        return dataclasses.replace(found, measured=measured), measured
+
+    def _learn(self, found: Pruned) -> Pruning:
+        assert found.measured is not None
+        return dataclasses.replace(self, costs=self.yardstick.learn(self.costs, found.kept, found.measured))
+
+    def _share(self, kept: Sequence[int]) -> float:
+        return self.costs.total(kept) / self.yardstick.whole
+
+    def _loss(self, kept: Sequence[int]) -> float:
+        chosen = zip(self.options, kept, strict=True)
+        return sum(next((each.loss for each in group if each.count == count), 0.0) for group, count in chosen)
+
+    def _unreachable(self, share: float, options: Sequence[Sequence[Option]]) -> PassError:
+        least = [group[0].count for group in options]
+        reached, stick = self._share(least), self.yardstick
+        what = f"the goal of {share:.3g} of what the network costs ({stick.show(share)}) cannot be met: {reached:.2f} "
+        what += f"({stick.show(reached)}) is the least, and loses {self._loss(least):.2g} nats of its answers"
+        return PassError(what, "aim higher, or lower `min_channels`, raise `max_ratio`, take names out of `ignore`")
+
+
+def apply_edits(network: nn.Module, edits: Sequence[Edit]) -> nn.Module:
+    """A copy of the network with the edits replayed on it."""
+    edited = copy.deepcopy(network)
+    for edit in edits:
+        apply_edit(edited, edit)
+    return edited

@@ -1,8 +1,7 @@
-"""A table of how long each layer takes on the target at the channel counts that matter, and what follows for a network.
+"""A table of how long each layer takes on the target at the channel counts that matter.
 
 Each layer is timed alone, as a graph of its own at the precision that will ship, between integers where it will stand
-between integers. What it misses of a whole network (sums, pools, what a runtime does between layers) is what the whole
-takes beyond the sum of its layers, spread over the elements that layers make. A table is kept for the machine: another
+between integers. What that says of a whole network is `timing`'s to find out. A table is kept for the machine: another
 recipe that has such a layer does not time it again.
 """
 
@@ -50,26 +49,16 @@ class Grid:
         return float(np.interp(inputs, self.inputs, along))
 
 
+@dataclass(frozen=True)
 class LatencyTable:
-    """What layers take at any channel counts, and what a network of them is expected to take."""
+    """What layers take alone at any channel counts, and what the whole network takes that they are of."""
 
-    def __init__(self, grids: dict[tuple[object, ...], Grid], widths: Widths, whole_ms: float) -> None:
-        self._grids = grids
-        full = [group.size for group in widths.groups]
-        alone = sum(self._layer_ms(layer, *widths.counts(layer, full)) for layer in widths.layers)
-        elements = sum(layer.positions * layer.outputs * layer.uses for layer in widths.layers)
-        #: where layers alone take longer than all together, they share what the whole takes
-        self.scale = min(1.0, whole_ms / alone)
-        self.element_ms = max(0.0, whole_ms - alone) / elements
+    grids: dict[str, Grid]
+    whole_ms: float
 
-    def cost(self, layer: Layer, inputs: int, outputs: int) -> float:
-        """Milliseconds of a layer in its network, with its part of what no layer takes alone."""
-        return self.scale * self._layer_ms(layer, inputs, outputs) + (
-            self.element_ms * layer.positions * outputs * layer.uses
-        )
-
-    def _layer_ms(self, layer: Layer, inputs: int, outputs: int) -> float:
-        return layer.uses * self._grids[_key(layer)].at(1 if layer.depthwise else inputs, outputs)
+    def layer_ms(self, layer: Layer, inputs: int, outputs: int) -> float:
+        """Milliseconds of all runs of a layer in one forward pass."""
+        return layer.uses * self.grids[layer.name].at(1 if layer.depthwise else inputs, outputs)
 
 
 def make_table(
@@ -109,8 +98,8 @@ def make_table(
         fresh = {point for other, point in missing if other == key}
         known[key] |= {point: known[key][point] * whole_ms for point in fresh}
         _remember(memo, clock, layer, known[key])
-    grids = {key: _grid(counts[key], known[key]) for key in layers}
-    return LatencyTable(grids, widths, whole_ms)
+    grids = {layer.name: _grid(counts[_key(layer)], known[_key(layer)]) for layer in widths.layers}
+    return LatencyTable(grids, whole_ms)
 
 
 def _chunks(points: Sequence[Any]) -> Iterator[Sequence[Any]]:

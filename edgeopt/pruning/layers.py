@@ -119,6 +119,11 @@ class Widths:
             for member in group.members:
                 self._lost[member.module, member.axis].append((number, len(member.channels[0])))
 
+    @property
+    def full(self) -> list[int]:
+        """The counts of groups that lost nothing."""
+        return [group.size for group in self.groups]
+
     @cached_property
     def touched(self) -> list[list[int]]:
         """Of each group the numbers of the layers that it changes."""

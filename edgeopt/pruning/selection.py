@@ -1,40 +1,38 @@
-"""Which channels stay, given their importance.
-
-Numbers of channels are rounded up to a multiple, because kernels compute in such multiples: a channel beyond the last
-full one costs as much as a full one, so nothing is lost that would not make the network faster.
-"""
+"""Which channels stay, given their importance, where all groups shall lose the same or are ranked together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 
 from edgeopt.pruning.groups import Choice, Group
+from edgeopt.pruning.limits import Limits
 
 Scope = Literal["local", "global"]
 
 
 def select_channels(
-    groups: Sequence[Group],
-    scores: Sequence[torch.Tensor],
-    *,
-    ratio: float,
-    scope: Scope,
-    round_to: int,
-    min_channels: int,
+    groups: Sequence[Group], scores: Sequence[torch.Tensor], *, share: float, scope: Scope, limits: Limits
 ) -> list[Choice]:
-    """The channels of each group that stay: its best, as many as `scope`, rounding and `min_channels` let it keep.
+    """The channels of each group that stay: its best, as many as `scope` and `limits` let it keep.
 
-    `local` takes the same ratio from each group; `global` ranks the channels of all groups together, so that a group
+    `local` takes the same share from each group; `global` ranks the channels of all groups together, so that a group
     may lose nearly all or none. `scores` have shape (group.size,) each.
+
+    Args:
+        share: of the channels of the network as given, how many stay.
     """
-    shares = [1 - ratio] * len(groups) if scope == "local" else share_globally(scores, ratio)
+    given = [limits.size_given(group) for group in groups]
+    if scope == "local":
+        wanted = [share * size for size in given]
+    else:
+        ratio = 1 - min(1.0, share * sum(given) / max(1, sum(group.size for group in groups)))
+        wanted = [kept * group.size for kept, group in zip(share_globally(scores, ratio), groups, strict=True)]
     return [
-        Choice(group, keep_best(group, score, count_kept(group, share, round_to, min_channels)))
-        for group, score, share in zip(groups, scores, shares, strict=True)
+        Choice(group, keep_best(group, score, limits.count(group, count)))
+        for group, score, count in zip(groups, scores, wanted, strict=True)
     ]
 
 
@@ -45,13 +43,6 @@ def share_globally(scores: Sequence[torch.Tensor], ratio: float) -> list[float]:
     ranked = torch.cat(list(scores)).sort().values
     least = ranked[min(round(ratio * len(ranked)), len(ranked) - 1)]
     return [float((score >= least).double().mean()) for score in scores]
-
-
-def count_kept(group: Group, share: float, round_to: int, min_channels: int) -> int:
-    """How many channels of a group stay when `share` of them should: rounded up, evenly over its blocks."""
-    unit = math.lcm(round_to, group.blocks)
-    wanted = max(math.ceil(share * group.size - 1e-9), min_channels)  # an error in the last digit adds no channel
-    return min(math.ceil(wanted / unit) * unit, group.size)
 
 
 def keep_best(group: Group, scores: torch.Tensor, count: int) -> tuple[int, ...]:

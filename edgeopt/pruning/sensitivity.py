@@ -25,7 +25,7 @@ from edgeopt.pruning.selection import keep_best
 SHARES = (0.125, 0.25, 0.5, 0.75, 0.875)
 
 #: samples of one look, fewer where a network is so large that a scan would take more operations than these
-MOST_SAMPLES, LEAST_SAMPLES, MOST_MACS = 512, 64, 1e12
+MOST_SAMPLES, LEAST_SAMPLES, MOST_MACS = 512, 64, 4e11
 
 BATCH = 64
 

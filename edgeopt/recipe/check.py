@@ -285,11 +285,20 @@ def _check_splits(document: Document, recipe: Recipe) -> None:
     for target in recipe.targets:
         for variant in target.variants:
             for step in recipe.passes_of(target, variant):
-                reads: tuple[str, ...] = getattr(_known_or_none("passes", step.name), "reads", ())
-                needed |= {split: step.name for split in reads if split in ("calibration", "training")}
+                needed |= {split: step.name for split in _required(step) if split in ("calibration", "training")}
     for split, name in needed.items():
         if getattr(recipe.data, split) is None:
             document.fault(("data",), f"`{name}` needs `data.{split}`", "add its path; no data is ever made up")
+
+
+def _required(step: PassStep) -> tuple[str, ...]:
+    """What a pass with these options cannot do without; nothing where they are at fault."""
+    found = _known_or_none("passes", step.name)
+    try:
+        needed: tuple[str, ...] = () if found is None else found.model_validate(step.options).required()
+    except ValidationError:
+        return ()
+    return needed
 
 
 def _check_budgets(document: Document, index: int, recipe: Recipe, target: Target) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from edgeopt.context import Context
 from edgeopt.data import Samples
+from edgeopt.data.preprocess import Preprocess
 from edgeopt.errors import PassError
 from edgeopt.model import Model, TorchValue, load_model
 from edgeopt.network import count_macs, make_network, name_outputs
@@ -33,10 +34,13 @@ SOUND = [
     "shuffled",
 ]
 
+#: training samples for what only wants to know that there are some
+UNREAD = Samples("npz", Path("unread.npz"), ("image",), Preprocess())
+
 
 def prune(model: Model, folder: Path, **options: Any) -> PassResult:
     options = {"ratio": 0.5, "importance": "l2", "round_to": 4, "min_channels": 4} | options
-    return PruneChannels(**options)(model, Context(folder=folder, progress=ignore_progress))
+    return PruneChannels(**options)(model, Context(folder=folder, progress=ignore_progress, training=UNREAD))
 
 
 def edits_of(model: Model) -> Any:
@@ -149,5 +153,5 @@ def test_taylor_without_labels_says_what_to_do(
     bare = make_samples(torch_model, "bare", labelled=False)
     for context in (Context(folder=tmp_path / "a"), Context(folder=tmp_path / "b", training=bare)):
         with pytest.raises(PassError, match="needs labels") as caught:
-            PruneChannels(ratio=0.5)(torch_model, context)
+            PruneChannels(ratio=0.5, reestimate_bn=True)(torch_model, context)
         assert "importance: l2" in caught.value.hint

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeopt.pruning.groups import Group
-from edgeopt.pruning.selection import count_kept, keep_best, select_channels, share_globally
+from edgeopt.pruning.limits import Limits
+from edgeopt.pruning.selection import keep_best, select_channels, share_globally
 
 
 def make_group(size: int, blocks: int = 1) -> Group:
@@ -24,7 +25,7 @@ def test_counts_are_even_multiples_and_never_less_than_asked_for(
     width: int, blocks: int, share: float, round_to: int, least: int
 ) -> None:
     group = make_group(width * blocks, blocks)
-    count = count_kept(group, share, round_to, least)
+    count = Limits(round_to, least).count(group, share * group.size)
     assert count == group.size or count % round_to == 0
     assert count % blocks == 0
     assert count >= min(group.size, max(least, math.floor(share * group.size)))
@@ -32,8 +33,8 @@ def test_counts_are_even_multiples_and_never_less_than_asked_for(
 
 
 def test_counts_are_not_raised_by_errors_in_the_last_digit() -> None:
-    assert count_kept(make_group(10), 1 - 0.3, 1, 1) == 7
-    assert count_kept(make_group(10), 0.1 + 0.2, 1, 1) == 3
+    assert Limits(1, 1).count(make_group(10), 10 * (1 - 0.3)) == 7
+    assert Limits(1, 1).count(make_group(10), 10 * (0.1 + 0.2)) == 3
 
 
 @given(scores=st.lists(st.integers(0, 10), min_size=1, max_size=30), data=st.data())
@@ -58,10 +59,10 @@ def test_of_equal_channels_the_earlier_stay() -> None:
 def test_a_local_ratio_holds_in_each_group_and_a_global_one_over_all() -> None:
     groups = [make_group(8), make_group(8)]
     scores = [torch.arange(8.0) + 10, torch.arange(8.0)]
-    rule = {"ratio": 0.5, "round_to": 1, "min_channels": 2}
-    local = select_channels(groups, scores, scope="local", **rule)  # type: ignore[arg-type]
+    limits = Limits(round_to=1, min_channels=2)
+    local = select_channels(groups, scores, share=0.5, scope="local", limits=limits)
     assert [choice.kept for choice in local] == [(4, 5, 6, 7), (4, 5, 6, 7)]
-    overall = select_channels(groups, scores, scope="global", **rule)  # type: ignore[arg-type]
+    overall = select_channels(groups, scores, share=0.5, scope="global", limits=limits)
     assert [choice.kept for choice in overall] == [tuple(range(8)), (6, 7)]
 
 

@@ -1,0 +1,105 @@
+"""What a goal of pruning is measured in: operations and weights, which are counted, and the size of the file.
+
+The target's time is in `timing`. A yardstick knows what the network as given costs, foresees what it costs with fewer
+channels, and, where foreseeing is not knowing, measures what came out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import onnx
+from torch import nn
+
+from edgeopt import onnx_graph
+from edgeopt.clock import quantize_blindly
+from edgeopt.model import QuantizationProfile
+from edgeopt.pruning.costs import LayerCost, LayerCosts, count_macs, count_parameters
+from edgeopt.pruning.layers import Layer, Widths
+
+#: gives the float graph of a network
+Export = Callable[[nn.Module], onnx.ModelProto]
+
+#: bytes of a float; of what an integer layer has for each output channel: bias, two scales and two zero points
+FLOAT_BYTES, CHANNEL_BYTES = 4, 4 + (4 + 4) + (1 + 4)
+
+
+class Yardstick(ABC):
+    """One cost, in a unit of its own.
+
+    Attributes:
+        whole: what the network as given costs.
+        unit: of `whole`, and what one of it is.
+        exact: whether what is foreseen is so, and nothing is left to measure.
+    """
+
+    whole: float
+    unit: tuple[str, float]
+    exact = False
+
+    @abstractmethod
+    def foresee(self, network: nn.Module, widths: Widths) -> LayerCosts:
+        """What a network, the one given or one that lost channels already, costs at any counts."""
+
+    def measure(self, network: nn.Module) -> float:
+        """The cost of a network as a share of that of the network as given.
+
+        Raises:
+            BuildError: it cannot be built or run on the target.
+        """
+        raise NotImplementedError
+
+    def show(self, share: float) -> str:
+        """A share of the whole cost, such as `0.42 ms`."""
+        name, size = self.unit
+        return f"{share * self.whole / size:.3g} {name}"
+
+    def learn(self, costs: LayerCosts, kept: Sequence[int], share: float) -> LayerCosts:
+        """The costs put right by what was measured at these counts."""
+        found = share * self.whole
+        return LayerCosts(costs.widths, costs.cost, costs.fixed + found - costs.total(kept))
+
+
+class Counted(Yardstick):
+    """A cost that is arithmetic."""
+
+    exact = True
+
+    def __init__(self, kind: Literal["macs", "parameters"], widths: Widths) -> None:
+        self._cost: LayerCost = {"macs": count_macs, "parameters": count_parameters}[kind]
+        self.unit = {"macs": ("MMACs", 1e6), "parameters": ("M parameters", 1e6)}[kind]
+        self.whole = LayerCosts(widths, self._cost).total(widths.full)
+
+    def foresee(self, network: nn.Module, widths: Widths) -> LayerCosts:
+        return LayerCosts(widths, self._cost)
+
+
+class FileSize(Yardstick):
+    """Bytes of the graph at the precision of the target.
+
+    Args:
+        profile: how the graph is quantized; None: it stays in float.
+    """
+
+    def __init__(self, whole: nn.Module, export: Export, profile: QuantizationProfile | None) -> None:
+        self._export, self._profile, self.unit = export, profile, ("MB", 1e6)
+        self.whole = float(self._size(whole))
+
+    def foresee(self, network: nn.Module, widths: Widths) -> LayerCosts:
+        costs = LayerCosts(widths, self._layer_bytes)
+        return self.learn(costs, widths.full, self.measure(network))
+
+    def measure(self, network: nn.Module) -> float:
+        return self._size(network) / self.whole
+
+    def _size(self, network: nn.Module) -> int:
+        graph = self._export(network)
+        return len(onnx_graph.serialize(graph if self._profile is None else quantize_blindly(graph, self._profile)))
+
+    def _layer_bytes(self, layer: Layer, inputs: int, outputs: int) -> float:
+        operator = "Gemm" if layer.kind == "linear" else "Conv"
+        if self._profile is None or operator not in self._profile.weight_axes:
+            return float(FLOAT_BYTES * layer.weights(inputs, outputs))
+        return float(layer.weights(inputs, outputs) - outputs + CHANNEL_BYTES * outputs)
