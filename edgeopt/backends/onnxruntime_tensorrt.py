@@ -156,8 +156,11 @@ class OnnxruntimeTensorrt(Backend):
 
 
 def precision_flags(graph: onnx.ModelProto) -> dict[str, str]:
-    """What TensorRT 10 must be allowed to take a graph as it is: int8 where it has pairs, float16 where it has that."""
+    """What TensorRT 10 must be allowed to take a graph as it is: int8 where it has pairs, float16 where it has that,
+    and kernels for two zeros in four weights where it has such."""
     import onnx
+
+    from edgeopt.sparsity.pattern import has_sparse
 
     tensors = {tensor.data_type for tensor in graph.graph.initializer}
     tensors |= {value.type.tensor_type.elem_type for value in (*graph.graph.input, *graph.graph.value_info)}
@@ -165,6 +168,7 @@ def precision_flags(graph: onnx.ModelProto) -> dict[str, str]:
     flags = {
         "trt_int8_enable": any(node.op_type in PAIR for node in graph.graph.node),
         "trt_fp16_enable": onnx.TensorProto.FLOAT16 in tensors,
+        "trt_sparsity_enable": has_sparse(graph),
     }
     return {name: "1" for name, needed in flags.items() if needed}
 

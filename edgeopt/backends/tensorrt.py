@@ -109,7 +109,7 @@ class Tensorrt(EngineOptions, Backend):
         plan = BuildPlan(
             target=context.target, inputs=model.inputs, outputs=model.outputs, threads=context.threads,
             batch=context.batch, asked=_asked(graph),
-            options=EngineOptions(**self.model_dump(include=set(EngineOptions.model_fields))),
+            options=self._options(graph),
         )  # fmt: skip
         inputs = onnx_graph.random_inputs(plan.usual_inputs(), context.batch, SEED)
         session = _simulating(graph, context.threads)
@@ -117,6 +117,13 @@ class Tensorrt(EngineOptions, Backend):
         write_plan(plan, folder)
         write_expected(inputs, onnx_graph.run_session(session, inputs), folder)
         return plan
+
+    def _options(self, graph: onnx.ModelProto) -> EngineOptions:
+        """These options, with what hangs on the graph decided."""
+        from edgeopt.sparsity.pattern import has_sparse
+
+        options = EngineOptions(**self.model_dump(include=set(EngineOptions.model_fields)))
+        return options if options.sparse is not None else options.model_copy(update={"sparse": has_sparse(graph)})
 
 
 class TensorrtSession(Session):

@@ -101,7 +101,7 @@ def _config_options(tensorrt: Any, plan: BuildPlan) -> dict[str, Any]:
         "builder_optimization_level": asked.optimization_level,
         "profiling_verbosity": tensorrt.ProfilingVerbosity.DETAILED,  # what the inspector tells hangs on it
         "tf32": asked.tf32,
-        "sparse_weights": asked.sparse,
+        "sparse_weights": bool(asked.sparse),
         "version_compatible": asked.version_compatible,
         "strip_plan": asked.strip_weights,
         "refittable": asked.strip_weights,

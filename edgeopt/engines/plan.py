@@ -43,7 +43,9 @@ class EngineOptions(Value):
     workspace_mb: int | None = Field(default=None, ge=1, description="most scratch memory of one layer; all there is")
     optimization_level: int = Field(default=3, ge=0, le=5, description="how long TensorRT looks for fast kernels")
     tf32: bool = Field(default=False, description="round float32 to 19 bits in convolutions")
-    sparse: bool = Field(default=False, description="try kernels for weights of which two in four are zero")
+    sparse: bool | None = Field(
+        default=None, description="try kernels for weights of which two in four are zero; where the graph has such"
+    )
     batches: Range | None = Field(default=None, description="smallest, usual and largest batch; the target's alone")
     axes: dict[str, Range] = Field(default={}, description="symbol of another axis → its smallest, usual, largest size")
     version_compatible: bool = Field(default=False, description="runs on newer TensorRT versions, too; slower")
