@@ -67,7 +67,7 @@ class Factorize(ClockedPass):
         if kept and self.on is not None:
             context.progress("timing the whole on the target", 0.9)
             gain = measure_gain(network, made, model, context, self.on)
-        edits, told = [one.edit for one in kept], _tell(kept, len(layers))
+        edits, told = [one.edit for one in kept], self._tell(len(kept), len(found), len(layers))
         result, changed, facts = conclude(made, edits, model, context.folder, gain, told, self.keep_without_gain)
         return PassResult(result, changed, {**_facts(kept, left), **facts})
 
@@ -78,13 +78,16 @@ class Factorize(ClockedPass):
         samples = context.calibration if context.calibration is not None else context.training
         return None if samples is None or self.weigh == "weights" else list(read_inputs(samples, SAMPLES))
 
+    def _tell(self, kept: int, found: int, layers: int) -> str:
+        if not layers:
+            return "no convolution or linear layer to factor"
+        if not found:
+            return f"no layer saves operations where {self.energy:g} of what it makes is kept"
+        if not kept and self.on is not None:
+            return f"no gain on {self.on}: no layer is faster as two"
+        return f"{kept} of {layers} layers factored"
+
 
 def _facts(kept: Sequence[Factored], left: dict[str, str]) -> Facts:
     facts: dict[str, str | int | float] = {f"layer {one.layer.name}": one.tell() for one in kept}
     return facts | {f"left {name}": why for name, why in left.items()} | {"layers_factored": len(kept)}
-
-
-def _tell(kept: Sequence[Factored], layers: int) -> str:
-    if not layers:
-        return "no convolution or linear layer to factor"
-    return f"{len(kept)} of {layers} layers factored"

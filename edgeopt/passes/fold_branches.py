@@ -13,6 +13,9 @@ from edgeopt.passes import ClockedPass, PassResult
 if TYPE_CHECKING:
     from edgeopt.reshaping.folding import Folding
 
+#: names that the summary lists
+LISTED = 3
+
 
 class FoldBranches(ClockedPass):
     """Make one convolution of branches that are summed, and of convolutions behind one another, where that is exact.
@@ -30,7 +33,6 @@ class FoldBranches(ClockedPass):
     )
 
     def apply(self, model: Model, context: Context) -> PassResult:
-        from edgeopt.model import write_model
         from edgeopt.network import count_macs, make_network
         from edgeopt.reshaping.folding import Folding
         from edgeopt.reshaping.verdict import conclude, measure_gain, random_inputs
@@ -39,15 +41,13 @@ class FoldBranches(ClockedPass):
         folding = Folding(network, inputs)
         folding.run()
         facts = _facts(folding)
-        if not folding.edits:
-            return PassResult(write_model(model, context.folder), False, {**facts, "summary": _tell_none(folding)})
         gain = None
-        if self.on is not None:
+        if self.on is not None and folding.edits:
             context.progress("timing the whole on the target", 0.5)
             gain = measure_gain(network, folding.network, model, context, self.on)
         single = random_inputs(model.inputs, context.seed, 1)
         before, after = (count_macs(each, single) for each in (network, folding.network))
-        told = f"{len(folding.edits)} folds, {before / 1e6:.3g} → {after / 1e6:.3g} MMACs"
+        told = _tell(folding, f"{before / 1e6:.3g} → {after / 1e6:.3g} MMACs")
         result, changed, verdict = conclude(
             folding.network, folding.edits, model, context.folder, gain, told, self.keep_without_gain
         )
@@ -60,8 +60,7 @@ def _facts(folding: Folding) -> Facts:
     return facts | {f"not traced {name or 'the network'}": why for name, why in folding.untraced.items()}
 
 
-def _tell_none(folding: Folding) -> str:
-    if not folding.untraced:
-        return "nothing to fold"
+def _tell(folding: Folding, macs: str) -> str:
     names = [name or "the network itself" for name in folding.untraced]
-    return f"nothing to fold, and {len(names)} of its modules cannot be traced: {', '.join(names[:3])}"
+    told = f"{len(folding.edits)} folded, {macs}" if folding.edits else "nothing to fold"
+    return told + (f"; cannot be traced: {', '.join(names[:LISTED])}" if names else "")

@@ -37,7 +37,6 @@ class ReplaceActivations(ClockedPass):
 
     def apply(self, model: Model, context: Context) -> PassResult:
         from edgeopt.edits import apply_edit
-        from edgeopt.model import write_model
         from edgeopt.network import make_network
         from edgeopt.reshaping.activations import find_replacements
         from edgeopt.reshaping.verdict import conclude, measure_gain, random_inputs
@@ -46,16 +45,13 @@ class ReplaceActivations(ClockedPass):
         inputs = random_inputs(model.inputs, context.seed)
         found = find_replacements(network, inputs, self.which, PUT[self.to])
         facts: Facts = {**found.counts, "left": "; ".join(found.left)}
-        if not found.edits:
-            told = "no such activation to replace" + (f"; left: {found.left[0]}" if found.left else "")
-            return PassResult(write_model(model, context.folder), False, {**facts, "summary": told})
         for edit in found.edits:
             apply_edit(network, edit)
         gain = None
-        if self.on is not None:
+        if self.on is not None and found.edits:
             context.progress("timing the whole on the target", 0.5)
             gain = measure_gain(make_network(model), network, model, context, self.on)
-        told = ", ".join(f"{count} {kinds}" for kinds, count in found.counts.items())
+        told = ", ".join(f"{count} {kinds}" for kinds, count in found.counts.items()) or "no such activation to replace"
         told += f"; {len(found.left)} left" if found.left else ""
         result, changed, verdict = conclude(
             network, found.edits, model, context.folder, gain, told, self.keep_without_gain

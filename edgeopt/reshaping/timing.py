@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import onnx
+import torch
 from torch import nn
 
 from edgeopt.clock import Clock, strip_ends
 from edgeopt.exporting import export_graph
 from edgeopt.model import Model, TensorSpec, TorchValue
+from edgeopt.network import name_outputs
 
 #: graphs that are timed in turns, in one process
 TOGETHER = 40
@@ -38,16 +40,8 @@ def time_modules(
 
 def _graph(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
     alone = nn.Sequential(module, nn.ReLU()).eval()
-    made = _shape_of(alone, shape)
-    specs = [TensorSpec(name=name, shape=("batch", *sides)) for name, sides in (("given", shape), ("made", made))]
-    described = Model(value=TorchValue(factory=""), inputs=(specs[0],), outputs=(specs[1],))
-    return export_graph(alone, described)
-
-
-def _shape_of(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of what a module makes, without the batch."""
-    import torch
-
     with torch.no_grad():
-        made: torch.Tensor = module(torch.zeros(1, *shape))
-    return tuple(made.shape[1:])
+        made = name_outputs(alone(torch.zeros(1, *shape)))
+    given = TensorSpec(name="given", shape=("batch", *shape))
+    outputs = tuple(TensorSpec(name=name, shape=("batch", *tensor.shape[1:])) for name, tensor in made.items())
+    return export_graph(alone, Model(value=TorchValue(factory=""), inputs=(given,), outputs=outputs))

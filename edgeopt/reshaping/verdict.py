@@ -40,13 +40,16 @@ def conclude(
 
     Args:
         network: changed already.
+        edits: what was changed; none: nothing could be.
         gain: None where no clock was asked.
         told: what was changed, in a few words.
         keep: even where it gains nothing.
 
     Returns:
-        The model, whether it changed, and the facts `gain` and `summary`.
+        The model, whether it changed, and the facts `summary` and, where something was changed, `gain`.
     """
+    if not edits:
+        return write_model(model, folder), False, {"summary": told}
     facts: Facts = {"gain": UNMEASURED} if gain is None else gain.facts()
     if gain is not None and not gain.worth and not keep:
         return write_model(model, folder), False, {**facts, "summary": f"{gain.tell()}; left as it was ({told})"}

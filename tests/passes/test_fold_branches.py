@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgeopt.context import Context
+from edgeopt.context import Context, Timer
 from edgeopt.exporting import export_graph
 from edgeopt.model import Model, load_model
 from edgeopt.network import count_macs, make_network
@@ -60,7 +60,7 @@ def test_blocks_of_branches_become_single_convolutions(architecture: Architectur
     assert [conv.kernel_size for conv in convs] == [(3, 3)] * 5
     graph = export_graph(network, result.model)
     assert [node.op_type for node in graph.graph.node].count("Add") == 0
-    assert str(result.facts["summary"]).startswith("5 folds, ")
+    assert str(result.facts["summary"]).startswith("5 folded, ")
 
 
 def test_a_folded_network_is_not_folded_again(architecture: Architecture, tmp_path: Path) -> None:
@@ -79,6 +79,7 @@ def test_chains_say_why_they_stay(architecture: Architecture, tmp_path: Path) ->
 def test_modules_that_cannot_be_traced_are_named(architecture: Architecture, tmp_path: Path) -> None:
     facts = fold(architecture("reparameterized.py:make_deciding"), tmp_path).facts
     assert "TraceError" in str(facts["not traced 0"])
+    assert str(facts["summary"]).endswith("; cannot be traced: 0")
 
 
 def test_a_network_without_branches_stays_as_it_is(torch_model: Model, tmp_path: Path) -> None:
@@ -86,3 +87,15 @@ def test_a_network_without_branches_stays_as_it_is(torch_model: Model, tmp_path:
     assert not result.changed
     assert result.model.digest() == torch_model.digest()
     assert result.facts["summary"] == "nothing to fold"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_folds_without_gain_are_kept_unless_that_is_unwanted(
+    architecture: Architecture, keep: bool, tmp_path: Path
+) -> None:
+    model = architecture("reparameterized.py:make_branches")
+    timer = Timer("tests.passes.stopwatch:time_alike", "onnxruntime_cpu", 1, 1)
+    context = Context(folder=tmp_path, progress=ignore_progress, timer=timer)
+    result = FoldBranches(on="onnxruntime_cpu/fp32", keep_without_gain=keep)(model, context)
+    assert result.facts["gain"] == "no gain on onnxruntime_cpu/fp32: 1.00× the time"
+    assert result.changed == keep

@@ -1,0 +1,127 @@
+"""A factored network is smaller where it was asked to be, is read back from its files, and stays whole without gain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
+from edgeopt.context import Context, Timer
+from edgeopt.data import Samples
+from edgeopt.model import Model, load_model
+from edgeopt.network import count_macs, make_network
+from edgeopt.passes import PassResult
+from edgeopt.passes.factorize import Factorize
+from edgeopt.passes.prune_channels import PruneChannels
+from edgeopt.reshaping.verdict import random_inputs
+from edgeopt.workers import ignore_progress
+
+Architecture = Callable[[str], Model]
+
+
+def factorize(model: Model, folder: Path, clock: str = "", **options: Any) -> PassResult:
+    timer = Timer(f"tests.passes.stopwatch:{clock}", "onnxruntime_cpu", 1, 1) if clock else None
+    lent = {name: options.pop(name) for name in ("calibration", "training", "profile") if name in options}
+    context = Context(folder=folder, progress=ignore_progress, timer=timer, **lent)
+    return Factorize(**{"round_to": 1, "on": "onnxruntime_cpu/fp32" if clock else None} | options)(model, context)
+
+
+def factored(result: PassResult) -> list[str]:
+    return [name.removeprefix("layer ") for name in result.facts if name.startswith("layer ")]
+
+
+@pytest.mark.parametrize("name", ["plain", "option_a", "mobile", "grouped", "two_inputs", "concatenated"])
+def test_what_is_read_back_needs_fewer_operations_and_runs(
+    architecture: Architecture, name: str, tmp_path: Path
+) -> None:
+    model = architecture(f"make_{name}")
+    result = factorize(model, tmp_path, energy=0.6)
+    assert load_model(tmp_path, model.sources) == result.model
+    read_back, inputs = make_network(result.model), random_inputs(model.inputs, 7, 3)
+    assert count_macs(read_back, inputs) < 0.9 * count_macs(make_network(model), inputs)
+    assert len(factored(result)) == result.facts["layers_factored"] > 0
+    for each in factored(result):
+        assert isinstance(read_back.get_submodule(each), nn.Sequential)
+
+
+def test_all_energy_kept_is_the_same_network(architecture: Architecture, tmp_path: Path) -> None:
+    """Only a layer whose full rank is small against its sides saves operations then."""
+    model = architecture("make_upsampling")
+    result = factorize(model, tmp_path, energy=1.0)
+    inputs = random_inputs(model.inputs, 7, 3)
+    with torch.inference_mode():
+        made, given = make_network(result.model)(*inputs), make_network(model)(*inputs)
+    torch.testing.assert_close(made, given, rtol=1e-4, atol=1e-4)
+
+
+def test_samples_are_asked_where_there_are_any(
+    torch_model: Model, make_samples: Callable[..., Samples], tmp_path: Path
+) -> None:
+    samples = make_samples(torch_model, "some", labelled=False)
+    seeing = factorize(torch_model, tmp_path / "seeing", calibration=samples)
+    trained = factorize(torch_model, tmp_path / "trained", training=samples)
+    blind = factorize(torch_model, tmp_path / "blind", calibration=samples, weigh="weights")
+    bare = factorize(torch_model, tmp_path / "bare")
+    assert seeing.model.digest() == trained.model.digest() != blind.model.digest()
+    assert blind.model.digest() == bare.model.digest()
+
+
+def test_ignored_modules_stay_whole(torch_model: Model, tmp_path: Path) -> None:
+    whole = factored(factorize(torch_model, tmp_path / "all", energy=0.6))
+    below = {name.partition(".")[0] for name in whole}
+    result = factorize(torch_model, tmp_path / "some", energy=0.6, ignore=sorted(below)[:1])
+    assert set(factored(result)) == {name for name in whole if not name.startswith(sorted(below)[0])}
+
+
+@pytest.mark.parametrize("profile", [None, OnnxruntimeCpu().profile()])
+def test_layers_that_are_faster_as_two_are_replaced(architecture: Architecture, profile: Any, tmp_path: Path) -> None:
+    result = factorize(architecture("make_plain"), tmp_path, "time_by_weights", energy=0.6, profile=profile)
+    assert result.changed
+    assert 0 < float(result.facts["time_share"]) < 0.97
+    assert str(result.facts["gain"]).endswith("× the time on onnxruntime_cpu/fp32")
+    assert str(result.facts["gain"]) in str(result.facts["summary"])
+
+
+def test_layers_that_are_no_faster_as_two_stay(architecture: Architecture, tmp_path: Path) -> None:
+    model = architecture("make_plain")
+    result = factorize(model, tmp_path, "time_alike", energy=0.6)
+    assert not result.changed
+    assert result.model.digest() == model.digest()
+    assert "1.00× the time at" in str(result.facts["left 3"])
+    assert result.facts["summary"] == "no gain on onnxruntime_cpu/fp32: no layer is faster as two"
+
+
+def test_a_network_whose_layers_need_all_they_have_says_so(torch_model: Model, tmp_path: Path) -> None:
+    result = factorize(torch_model, tmp_path, energy=1.0, weigh="weights")
+    assert not result.changed
+    assert result.facts["summary"] == "no layer saves operations where 1 of what it makes is kept"
+
+
+def test_layers_whose_attributes_are_read_stay_whole(architecture: Architecture, tmp_path: Path) -> None:
+    result = factorize(architecture("reparameterized.py:make_curious"), tmp_path, energy=0.5)
+    assert "does not run with two layers there: AttributeError" in str(result.facts["left block.point.0"])
+    assert result.changed
+
+
+def test_layers_that_share_a_weight_stay_whole(architecture: Architecture, tmp_path: Path) -> None:
+    assert not {"1", "3"} & set(factored(factorize(architecture("make_tied"), tmp_path, energy=0.5)))
+
+
+def test_a_factored_network_can_be_pruned(architecture: Architecture, tmp_path: Path) -> None:
+    once = factorize(architecture("make_plain"), tmp_path / "once", energy=0.7).model
+    pruned = PruneChannels(ratio=0.5, importance="l2", round_to=4, min_channels=4)(
+        once, Context(folder=tmp_path / "twice", progress=ignore_progress)
+    )
+    inputs = random_inputs(once.inputs, 0)
+    assert count_macs(make_network(pruned.model), inputs) < 0.7 * count_macs(make_network(once), inputs)
+
+
+def test_a_network_without_layers_to_factor_says_so(architecture: Architecture, tmp_path: Path) -> None:
+    result = factorize(architecture("make_linear"), tmp_path, ignore=["1"])
+    assert not result.changed
+    assert result.facts["summary"] == "no convolution or linear layer to factor"
