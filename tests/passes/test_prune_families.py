@@ -52,6 +52,9 @@ REASONS = {
     "convnext": ["`2.gamma` is a parameter", "`4.norm`, a LayerNorm, takes all channels together"],
 }
 
+#: those that each run prunes to a goal; the others take a slow one
+QUICK = {"vgg", "shufflenetv2", "convnext"}
+
 Samplers = Callable[..., Samples]
 
 
@@ -104,7 +107,9 @@ def test_a_family_is_pruned_and_no_layer_goes_missing(
     assert count_macs(make_network(result.model), inputs) < (0.93 if left else 0.65) * count_macs(network, inputs)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+)
 def test_a_family_meets_a_goal(architecture: Architecture, make_samples: Samplers, name: str, tmp_path: Path) -> None:
     model = architecture(f"families.py:make_{name}")
     share = 0.9 if "shuffle" in name else 0.7
