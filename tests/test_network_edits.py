@@ -86,6 +86,20 @@ def test_a_normalization_keeps_the_statistics_of_what_stays(affine: bool) -> Non
     assert sliced.num_batches_tracked == 1
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.PReLU(4), nn.InstanceNorm2d(4, affine=True), nn.InstanceNorm2d(4, track_running_stats=True)],
+    ids=["slopes", "affine", "statistics"],
+)  # fmt: skip
+def test_slopes_and_normalizations_of_single_channels_keep_what_stays(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, 0.1, 0.9)
+    layer(torch.randn(8, 4, 3, 3) * 3 + 1)
+    layer.eval()
+    sliced, x = keep(layer, "out", [1, 3]), torch.randn(2, 4, 3, 3)
+    torch.testing.assert_close(sliced(x[:, [1, 3]]), layer(x)[:, [1, 3]])
+    assert 2 in (getattr(sliced, "num_features", 0), getattr(sliced, "num_parameters", 0))
+
+
 def test_what_was_frozen_stays_frozen() -> None:
     network = nn.Sequential(nn.Linear(4, 3).requires_grad_(False))
     apply_edit(network, Edit(kind="keep_channels", module="0", arguments={"axis": "out", "channels": [0]}))

@@ -200,7 +200,7 @@ class Course:
 def _make_round(groups: Sequence[Group], curves: Sequence[Curve], found: Pruned) -> Round:
     kept = dict(zip((group.name for group in groups), found.kept, strict=True))
     whole = {
-        group.name: found.failed.get(group.name, "the goal is met with all of its channels")
+        group.name: found.failed.get(group.name) or group.tell("the goal is met with all of its channels")
         for group in groups
         if kept[group.name] == group.size
     }

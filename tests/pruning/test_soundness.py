@@ -242,6 +242,13 @@ def test_what_is_left_does_not_keep_the_others_from_being_pruned(architecture: A
     assert judge(architecture(f"make_{kind}")).pruned == 1
 
 
+def test_a_layer_whose_weights_are_computed_is_left_whole() -> None:
+    network = make_chain(3)
+    nn.utils.parametrizations.weight_norm(network[2])
+    sound = keep_half(network, [torch.randn(2, 3, 8, 8)])
+    assert "does not run" in sound.left_whole["2"]
+
+
 def test_an_error_without_a_text_is_told_by_its_kind() -> None:
     class Strict(nn.Conv2d):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
