@@ -6,13 +6,15 @@ were zero when it began; which they are is read from the tensors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from edgeopt.errors import SourceError
 from edgeopt.model import Edit
 
-#: the attribute that marks a module
+#: the attribute that marks a module: the names of its parameters whose zeros stay
 MARK = "holds_zeros"
 
 
@@ -24,15 +26,20 @@ def apply(module: nn.Module, edit: Edit) -> None:
     """
     if not isinstance(getattr(module, "weight", None), nn.Parameter):
         raise SourceError(f"cannot hold zeros of `{edit.module}`, a {type(module).__name__}: it has no weights")
-    setattr(module, MARK, True)
+    mark(module, ["weight"])
+
+
+def mark(module: nn.Module, parameters: Iterable[str]) -> None:
+    """Let the zeros of these parameters of a module stay."""
+    setattr(module, MARK, tuple(parameters))
 
 
 class HeldZeros:
     """The weights of a network that are zero now, in modules that are marked."""
 
     def __init__(self, network: nn.Module) -> None:
-        marked = [module for module in network.modules() if getattr(module, MARK, False)]
-        weights = {id(module.weight): module.get_parameter("weight") for module in marked}
+        marked = [(module, name) for module in network.modules() for name in getattr(module, MARK, ())]
+        weights = {id(weight): weight for weight in (module.get_parameter(name) for module, name in marked)}
         self._held = [(weight, weight.detach() == 0) for weight in weights.values()]
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from edgeopt.edits.hold_zeros import mark
 from edgeopt.model import QuantizationProfile
 from edgeopt.quantization.arithmetic import Quantizer, Range
 from edgeopt.quantization.placement import Placement
@@ -45,6 +46,9 @@ class FakeQuantized(nn.Module):
         self._graph, self._scheme = graph, scales.scheme
         self._weighted = {each.node: each for each in self._scheme.placement.weighted}
         self._sees = sees(self._scheme.placement)
+        names = {id(part): name for name, part in self.twin.named_parameters()}
+        # no weight is zero by chance: sparsity has left it, and is to find it so
+        mark(self.twin, (names[id(self.twin.tensor(each.weight))] for each in self._weighted.values()))
 
     def forward(self, *values: Tensor) -> Tensors:
         found: Tensors = self.twin(

@@ -20,6 +20,7 @@ from edgeopt.network import make_network
 from edgeopt.passes import PassResult
 from edgeopt.passes.export_onnx import ExportOnnx
 from edgeopt.passes.fine_tune import FineTune
+from edgeopt.passes.quantize_aware_train import QuantizeAwareTrain
 from edgeopt.passes.quantize_int8 import QuantizeInt8
 from edgeopt.passes.simplify_onnx import SimplifyOnnx
 from edgeopt.passes.sparsify import Sparsify
@@ -51,6 +52,18 @@ def test_the_finished_graph_has_two_of_four_after_training_and_int8(
         found = find_sparse(onnx_graph.load_graph(model.path))
         assert sum(found.values()) == 5, name
         assert len(found) == 7
+
+
+def test_training_with_quantization_leaves_two_of_four(
+    torch_model: Model, make_samples: MakeSamples, tmp_path: Path
+) -> None:
+    samples = make_samples(torch_model, "training")
+    model = sparsify(torch_model, tmp_path / "sparse").model
+    for step in (ExportOnnx(), SimplifyOnnx(), QuantizeAwareTrain(epochs=1, batch=16)):
+        folder = tmp_path / type(step).__name__
+        context = Context(folder, calibration=samples, training=samples, profile=TENSORRT, progress=ignore_progress)
+        model = step(model, context).model
+    assert sum(find_sparse(onnx_graph.load_graph(model.path)).values()) == 5
 
 
 def test_another_order_of_channels_keeps_more_and_says_so(torch_model: Model, tmp_path: Path) -> None:
