@@ -93,14 +93,6 @@ class ClockedPass(Pass):
     )
     keep_without_gain: bool = Field(default=False, description="keep the change even where it gains nothing")
 
-    def required(self) -> tuple[str, ...]:
-        """What of the context these options cannot do without."""
-        return self.reads
-
-    def named(self) -> tuple[tuple[str, str], ...]:
-        """What these options name in the registry, as (kind, name): its code goes into the key."""
-        return ()
-
     def clocked_by(self) -> str | None:
         return self.on
 
