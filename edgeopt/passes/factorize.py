@@ -51,10 +51,10 @@ class Factorize(ClockedPass):
         from edgeopt.reshaping.verdict import conclude, measure_gain, random_inputs
 
         network, inputs = make_network(model), random_inputs(model.inputs, context.seed)
-        layers = find_layers(network, inputs, self.ignore)
+        layers, left = find_layers(network, inputs, self.ignore)
         context.progress("weighing directions", 0.0)
         found = propose(network, layers, self.energy, self.round_to, self._batches(context))
-        left = {layer.name: "saves no operations" for layer in layers}
+        left |= {layer.name: "saves no operations" for layer in layers}
         if self.on is None or not found:
             chosen = choose(found)
         else:

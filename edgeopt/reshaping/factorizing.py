@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from edgeopt.clock import Clock
 from edgeopt.edits.factor import make_factors
@@ -58,33 +61,45 @@ class Factored:
         )
 
 
-def find_layers(network: nn.Module, inputs: Sequence[torch.Tensor], ignore: Sequence[str]) -> list[Layer]:
-    """The layers that may be factored: those that run, have one name and weights of their own, and are not ignored."""
-    names, holders = dict[int, list[str]](), dict[int, int]()
-    for name, module in network.named_modules(remove_duplicate=False):
-        names.setdefault(id(module), []).append(name)
-    for module in network.modules():
-        for parameter in module.parameters(recurse=False):
-            holders[id(parameter)] = holders.get(id(parameter), 0) + 1
-    found = dict[str, Layer]()
+def find_layers(
+    network: nn.Module, inputs: Sequence[torch.Tensor], ignore: Sequence[str]
+) -> tuple[list[Layer], dict[str, str]]:
+    """The convolutions and linear layers that run and may be factored, and why each other one may not, by name."""
+    found, left, obstacles = list[Layer](), dict[str, str](), _find_obstacles(network)
 
     def note(module: nn.Module, given: tuple[torch.Tensor, ...], _made: torch.Tensor) -> None:
-        name = names[id(module)][0]
-        found[name] = Layer(name, module, tuple(given[0].shape[1:]))
+        name = names[id(module)]
+        if name not in left and all(layer.name != name for layer in found):
+            why = "is ignored" if _is_below(name, ignore) else obstacles.get(id(module), "")
+            if why:
+                left[name] = why
+            else:
+                found.append(Layer(name, module, tuple(given[0].shape[1:])))
 
-    candidates = [
-        module for module in network.modules()
-        if type(module) in (nn.Conv2d, nn.Linear) and len(names[id(module)]) == 1 and names[id(module)][0]
-        and holders[id(module.weight)] == 1
-    ]  # fmt: skip
-    hooks = [module.register_forward_hook(note) for module in candidates]
-    try:
-        with torch.no_grad():
-            network.eval()(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [layer for name, layer in found.items() if not _is_below(name, ignore)]
+    names = {id(module): name for name, module in network.named_modules()}
+    watched = [module for module in network.modules() if isinstance(module, (_ConvNd, nn.Linear))]
+    with ExitStack() as hooks, torch.no_grad():
+        for module in watched:
+            hooks.callback(module.register_forward_hook(note).remove)
+        network.eval()(*inputs)
+    return found, left
+
+
+def _find_obstacles(network: nn.Module) -> dict[int, str]:
+    """Id of a module → why it cannot become two, where it cannot."""
+    places = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
+    tensors = [part for module in network.modules() for part in module.parameters(recurse=False)]
+    holders, obstacles = Counter(id(tensor) for tensor in tensors), dict[int, str]()
+    for name, module in network.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        if not any(_fits(module, scheme) for scheme in NEEDS):
+            grouped = getattr(module, "groups", 1) > 1
+            obstacles[id(module)] = "is in groups" if grouped else f"is a {type(module).__name__}"
+        elif places[id(module)] > 1 or not name:
+            obstacles[id(module)] = "stands at several places" if name else "is the whole network"
+        elif "weight" not in own or holders[id(own["weight"])] > 1:
+            obstacles[id(module)] = "shares its weight, or has it from elsewhere"
+    return obstacles
 
 
 def _is_below(name: str, above: Sequence[str]) -> bool:
@@ -154,7 +169,7 @@ def keep_running(
 
     A network may read attributes of a layer, as attention does, which two layers do not have: what fails is left whole.
     """
-    if (made := _factored(network, chosen, inputs)) and isinstance(made, nn.Module):
+    if isinstance(made := _factored(network, chosen, inputs), nn.Module):
         return made, list(chosen), {}
     kept, left = list[Factored](), dict[str, str]()
     for one in chosen:

@@ -16,6 +16,9 @@ from torch.nn import functional
 #: (layer, what it is given, what it makes) → (values, features)
 Rows = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
+#: samples of a batch that are looked at together: what columns of a kernel see is as many times an image as it is high
+TOGETHER = 4
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -53,7 +56,11 @@ def gather(
     sums = {key: Sums() for key in wanted}
 
     def note(key: tuple[str, Rows]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda module, given, made: sums[key].add(key[1](module, given[0], made))
+        def add(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+            for one, other in zip(*(torch.split(each, TOGETHER) for each in (given[0], made)), strict=True):
+                sums[key].add(key[1](module, one, other))
+
+        return add
 
     with ExitStack() as hooks:
         for key, module in wanted.items():

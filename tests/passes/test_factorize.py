@@ -109,13 +109,24 @@ def test_layers_whose_attributes_are_read_stay_whole(architecture: Architecture,
 
 
 def test_layers_that_share_a_weight_stay_whole(architecture: Architecture, tmp_path: Path) -> None:
-    assert not {"1", "3"} & set(factored(factorize(architecture("make_tied"), tmp_path, energy=0.5)))
+    facts = factorize(architecture("make_tied"), tmp_path, energy=0.5).facts
+    assert [facts[f"left {name}"] for name in ("1", "3")] == ["shares its weight, or has it from elsewhere"] * 2
 
 
-def test_a_factored_network_can_be_pruned(architecture: Architecture, tmp_path: Path) -> None:
+def test_layers_that_cannot_be_factored_are_named_with_the_reason(architecture: Architecture, tmp_path: Path) -> None:
+    grouped = factorize(architecture("make_grouped"), tmp_path / "grouped", energy=0.5, ignore=["0"]).facts
+    assert (grouped["left 0"], grouped["left 3"]) == ("is ignored", "is in groups")
+    upsampling = factorize(architecture("make_upsampling"), tmp_path / "upsampling", energy=0.5).facts
+    assert upsampling["left 2"] == "is a ConvTranspose2d"
+
+
+def test_a_factored_network_can_be_pruned(
+    architecture: Architecture, make_samples: Callable[..., Samples], tmp_path: Path
+) -> None:
     once = factorize(architecture("make_plain"), tmp_path / "once", energy=0.7).model
+    training = make_samples(once, "some")
     pruned = PruneChannels(ratio=0.5, importance="l2", round_to=4, min_channels=4)(
-        once, Context(folder=tmp_path / "twice", progress=ignore_progress)
+        once, Context(folder=tmp_path / "twice", progress=ignore_progress, training=training)
     )
     inputs = random_inputs(once.inputs, 0)
     assert count_macs(make_network(pruned.model), inputs) < 0.7 * count_macs(make_network(once), inputs)
