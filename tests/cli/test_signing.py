@@ -56,6 +56,26 @@ def test_a_bundle_is_signed_and_then_verifies(run: Run, bundle: str, key: str, r
     assert "which `--root` would prove" in run("bundle", "verify", bundle).out
 
 
+def test_a_compressed_bundle_verifies_and_a_hostile_one_is_refused_in_one_line(
+    run: Run, bundle: str, key: str, root: str, tmp_path: Path
+) -> None:
+    run("bundle", "sign", bundle, "--key", key, "--counter", "7")
+    ran = run("bundle", "compress", bundle)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"{bundle}.xz: {Path(bundle).stat().st_size:,} → ")
+    assert "signed, counter 7" in run("bundle", "verify", f"{bundle}.xz", "--root", root).out
+    whole = Path(f"{bundle}.xz").read_bytes()
+    hostile = tmp_path / "hostile.edgeopt.xz"
+    for content, told in ((whole[:-9], "cut short"), (whole + b"x", "goes on after its end")):
+        hostile.write_bytes(content)
+        refused(run("bundle", "verify", str(hostile)), 4, "not soundly compressed", told)
+    refused(run("bundle", "compress", f"{bundle}.xz"), 2, "is compressed already")
+    (tmp_path / "stick").mkdir()
+    ran = run("ship", bundle, f"folder://{tmp_path / 'stick'}", "--compress")
+    assert ran.out.strip().endswith(".edgeopt.xz")
+    assert Path(ran.out.strip()).read_bytes() == whole
+
+
 def test_an_expired_one_verifies_with_a_note(run: Run, bundle: str, key: str, root: str, tmp_path: Path) -> None:
     run("bundle", "sign", bundle, "--key", key, "--counter", "7", "--not-after", "2020-12-31")
     ran = run("bundle", "verify", bundle, "--root", root)

@@ -42,7 +42,7 @@ pytest.importorskip("httpx")
 
 from edgeopt import files
 from edgeopt.bundle.golden import Golden
-from edgeopt.bundle.pack import Contents, pack_bundle, pack_file
+from edgeopt.bundle.pack import Contents, compress_file, pack_bundle, pack_file
 from edgeopt.bundle.sign import Terms, sign_bundle
 from edgeopt.bundle.signing import load_public_key, load_signer, make_key
 from edgeopt.bundle.trust import Root, make_role, write_root
@@ -54,7 +54,17 @@ from edgeopt.device.home import Device, Home, make_home
 from edgeopt.errors import DeviceError, DiskError, EdgeoptError, TrustError, UsageError
 from edgeopt.model import Artifact, TensorSpec, list_files
 from edgeopt.transports import open_transport
-from edgeopt.transports.oci import IMAGE_TYPE, Reference, client, download, is_loopback, patience, signing_in, upload
+from edgeopt.transports.oci import (
+    COMPRESSED_TYPE,
+    IMAGE_TYPE,
+    Reference,
+    client,
+    download,
+    is_loopback,
+    patience,
+    signing_in,
+    upload,
+)
 from edgeopt.transports.registry import Registry
 
 USER, SECRET = "pusher", "open sesame"
@@ -253,6 +263,20 @@ def test_what_is_sent_comes_back_byte_for_byte_under_its_channel_and_its_digest(
         assert path.read_bytes() == bundle.read_bytes()
         assert path.name == f"{hashlib.sha256(bundle.read_bytes()).hexdigest()}.edgeopt"
         assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_a_compressed_bundle_comes_back_compressed_and_the_registry_says_so(
+    real: Running, bundle: Path, tmp_path: Path
+) -> None:
+    compressed = bundle.with_name(f"{bundle.name}.xz")
+    compress_file(bundle, compressed)
+    address = send(real.address("team/compressed"), compressed)
+    assert pull(address, tmp_path).read_bytes() == compressed.read_bytes()
+    with open_transport(address) as registry:
+        assert isinstance(registry, Registry)
+        layer = registry.look("stable").bundle
+    assert layer.media_type == COMPRESSED_TYPE
+    assert layer.annotations["org.opencontainers.image.title"].endswith(".edgeopt.xz")
 
 
 def test_what_the_registry_says_of_a_bundle_is_what_its_release_says(real: Running, bundle: Path) -> None:
