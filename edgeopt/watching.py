@@ -39,6 +39,8 @@ class LineWatcher(Watcher):
         self._bar.update(self._task, visible=False)
         if step.action in TOLD or "summary" in result.facts or self._verbose:
             self._say(console.show_step(result))
+        for line in console.show_step_tables(result) if self._verbose else ():
+            self._say(line)
         warning = result.facts.get("warning")
         if warning is not None:
             self.note(f"{step.id}: {warning}")

@@ -19,6 +19,7 @@ from edgeopt.report.table import (
     is_simulated,
     make_rows,
     plain,
+    split_facts,
     tell_facts,
     tell_outcome,
 )
@@ -43,6 +44,16 @@ def show_step(step: StepResult) -> str:
     time = "cached" if step.cached else f"{step.seconds:.1f} s"
     first = f"  {shorten(plain(label), LABEL):<{LABEL}} {time:>7}"
     return _hang(f"{first}   ", tell_facts(step.facts))
+
+
+def show_step_tables(step: StepResult) -> Iterator[str]:
+    """What a step tells of many things, such as its groups of channels: a line for each."""
+    for table in split_facts(step.facts)[1]:
+        cells = [[plain(cell) for cell in row] for row in (table.titles, *table.rows)]
+        widths = [max(len(row[at]) for row in cells) for at in range(len(table.titles))]
+        for row in cells:
+            first, *rest = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            yield shorten(f"    {'  '.join([first, *rest])}".rstrip(), WIDTH)
 
 
 def show_target(target: TargetResult) -> str:

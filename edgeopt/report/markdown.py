@@ -7,7 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgeopt.report import CandidateResult, Report, ReportFormat, TargetResult
-from edgeopt.report.table import Cell, columns_of, is_simulated, make_rows, plain, tell_facts, tell_outcome
+from edgeopt.report.table import (
+    Cell,
+    columns_of,
+    is_simulated,
+    make_rows,
+    plain,
+    split_facts,
+    tell_facts,
+    tell_outcome,
+)
 
 #: what Markdown would obey; an underscore inside a word and a bracket that opens no link are left readable
 MARKUP = re.compile(r"[\\`*|#~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(:\[])")
@@ -24,7 +33,8 @@ class Markdown(ReportFormat):
         blocks += [f"- {escape(note)}" for note in report.notes]
         for target in report.targets:
             blocks += _target(target)
-        blocks += [_fold("Steps", _steps(report)), *_protocols(report), _fold("Machine", _machine(report.environment))]
+        blocks += [_fold("Steps", _steps(report)), *_step_tables(report), *_protocols(report)]
+        blocks.append(_fold("Machine", _machine(report.environment)))
         blocks.append(_origin(report))
         return "\n\n".join(blocks) + "\n"
 
@@ -93,8 +103,19 @@ def _steps(report: Report) -> str:
     return _grid(("step", "time", "facts"), rows, right=range(1, 2))
 
 
+def _step_tables(report: Report) -> Iterator[str]:
+    """What a step tells of many things, such as its groups of channels, as a table for each step."""
+    for step in report.steps:
+        for table in split_facts(step.facts)[1]:
+            rows = [tuple(escape(cell) for cell in row) for row in table.rows]
+            title = f"{step.id}: each {table.titles[0]}"
+            yield _fold(
+                escape(title), _grid([escape(each) for each in table.titles], rows, right=range(1, len(rows[0])))
+            )
+
+
 def _all(facts: dict[str, str | int | float]) -> str:
-    rest = {name: value for name, value in facts.items() if name != "summary"}
+    rest = {name: value for name, value in split_facts(facts)[0].items() if name != "summary"}
     return escape("; ".join(part for part in (str(facts.get("summary", "")), tell_facts(rest)) if part))
 
 

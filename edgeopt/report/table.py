@@ -5,6 +5,7 @@ A ratio is stored as candidate ÷ reference (0.25) and shown as its inverse (4.0
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from edgeopt.metrics import label
 from edgeopt.report import CandidateResult, SideResult, TargetResult
 from edgeopt.select import show_ratio
 from edgeopt.validation import Measurement
+
+#: between the columns of facts that are rows of a table
+COLUMNS = " · "
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,36 @@ def tell_outcome(target: TargetResult) -> str:
         return f"{target.name} ships nothing: no candidate could be built"
     words = {"fail": "none met every budget", "inconclusive": "not decided", "unmeasured": "not measured"}
     return f"{target.name} ships nothing: {words.get(target.verdict, 'no winner')}"
+
+
+@dataclass(frozen=True)
+class FactTable:
+    """Facts of a step that say the same of many things: the titles of the columns, then a row for each thing."""
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def split_facts(facts: dict[str, str | int | float]) -> tuple[dict[str, str | int | float], list[FactTable]]:
+    """The facts that stand alone, and the tables that the others are rows of.
+
+    Where a fact `group` names columns, as `channels · saved`, the facts `group stem`, `group head` … are its rows.
+    """
+    heads = [name for name, value in facts.items() if COLUMNS in str(value) and " " not in name]
+    tables, alone = [], dict(facts)
+    for head in heads:
+        titles = (head, *str(facts[head]).split(COLUMNS))
+        names = sorted((name for name in facts if name.startswith(f"{head} ")), key=_by_number)
+        if names:
+            rows = [(name.removeprefix(f"{head} "), *str(facts[name]).split(COLUMNS)) for name in names]
+            tables.append(FactTable(titles, tuple((*row, *[""] * len(titles))[: len(titles)] for row in rows)))
+            alone = {name: value for name, value in alone.items() if name != head and name not in names}
+    return alone, tables
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """`blocks.10` comes after `blocks.9`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def tell_facts(facts: dict[str, str | int | float]) -> str:

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from edgeopt.gates import Outcome, Verdict
 from edgeopt.report import CandidateResult, Report, SideResult, StepResult, TargetResult
-from edgeopt.report.console import WIDTH, shorten, show_header, show_step, show_target, show_verdict
+from edgeopt.report.console import (
+    WIDTH,
+    shorten,
+    show_header,
+    show_step,
+    show_step_tables,
+    show_target,
+    show_verdict,
+)
 from edgeopt.validation import Measurement
 
 HERE = Path("build/digits")
@@ -167,3 +175,11 @@ def test_the_last_lines_hold_the_verdict_and_fit(names: list[str], ships: bool) 
     assert lines[0].startswith(f"{report.verdict.upper()}  ")
     assert str(HERE / "report.md") in lines[-1]
     assert all(len(line) <= WIDTH for line in lines)
+
+
+def test_a_step_that_tells_of_many_things_has_a_line_for_each(passing: Report) -> None:
+    lines = list(show_step_tables(passing.steps[0]))
+    assert [line.split()[0] for line in lines] == ["group", "blocks.9", "blocks.10"]
+    assert len({line.index("96 → 32" if "96" in line else "64 → 16") for line in lines[1:]}) == 1
+    assert max(map(len, lines)) <= WIDTH
+    assert not list(show_step_tables(passing.steps[1]))

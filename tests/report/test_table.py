@@ -11,6 +11,7 @@ from edgeopt.report.table import (
     show_ms,
     show_percent,
     show_points,
+    split_facts,
     tell_facts,
     tell_outcome,
 )
@@ -76,3 +77,14 @@ def test_facts_are_told_by_their_summary_or_one_by_one() -> None:
 
 def test_plain_text_is_one_line_that_no_terminal_obeys() -> None:
     assert plain("a\n\tb \x1b[31mred\x1b[0m\u2028c") == "a b [31mred [0m c"
+
+
+def test_facts_that_say_the_same_of_many_things_become_a_table_in_the_order_of_their_numbers() -> None:
+    facts: dict[str, str | int | float] = {
+        "macs": 12, "group": "channels · saved", "group b.10": "8 → 4 · 3 %", "group b.9": "8 → 8",
+        "seconds": "1 · 2", "groups_pruned": 1,
+    }  # fmt: skip
+    alone, (table,) = split_facts(facts)
+    assert alone == {"macs": 12, "seconds": "1 · 2", "groups_pruned": 1}
+    assert table.titles == ("group", "channels", "saved")
+    assert table.rows == (("b.9", "8 → 8", ""), ("b.10", "8 → 4", "3 %"))
