@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from edgeopt.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT_BYTES, RELEASE_FILE, RELEASE_LIMIT_BYTES, Manifest
-from edgeopt.errors import TrustError, UsageError
+from edgeopt.errors import MissingError, TrustError, UsageError
 from edgeopt.files import CHUNK_BYTES
 from edgeopt.model import ArtifactFile
 
@@ -141,11 +141,15 @@ def _decompressed(stream: BinaryIO, path: Path) -> Iterator[Readable]:
 
     Raises:
         TrustError: something is wrong with it, wherever in the block that shows.
+        MissingError: this Python has no liblzma.
     """
-    import lzma  # not in every Python, and needed by nobody else on a device
+    try:
+        import lzma  # not in every Python, and needed by nobody else on a device
 
-    from edgeopt.compression import Decompressed
-
+        from edgeopt.compression import Decompressed
+    except ModuleNotFoundError as error:
+        hint = "unpack it with `xz -d` first, or ship it as it is"
+        raise MissingError(f"`{path}` is compressed, and this Python was built without liblzma", hint) from error
     try:
         yield Decompressed(stream)
     except lzma.LZMAError as error:

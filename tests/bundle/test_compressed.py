@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from edgeopt.bundle.unpack import unpack_bundle
 from edgeopt.bundle.verify import load_bundle, verify_bundle
 from edgeopt.device.install import install
 from edgeopt.device.source import find_source
-from edgeopt.errors import TrustError, UsageError
+from edgeopt.errors import MissingError, TrustError, UsageError
 from edgeopt.transports import open_transport, shipped_name
 
 
@@ -102,6 +103,15 @@ def test_neither_a_folder_nor_what_is_compressed_is_compressed(signed: Path, com
     with pytest.raises(UsageError, match="compressed already"):
         compress_file(compressed, tmp_path / "x.xz")
     assert not (tmp_path / "x.xz").exists()
+
+
+def test_a_python_without_liblzma_says_so_and_reads_the_plain_file(
+    signed: Path, compressed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    with pytest.raises(MissingError, match="built without liblzma"):
+        verify_bundle(compressed)
+    assert verify_bundle(signed).manifest.name == "digits"
 
 
 def test_a_damaged_bundle_is_not_compressed(signed: Path, tmp_path: Path) -> None:
