@@ -90,9 +90,7 @@ class FineTune(TrainingOptions, Pass):
         if before is not None and after is not None:
             facts |= {"tuning_top1_before": before, "tuning_top1_after": after}
             summary = f"{len(losses)} epochs, {before:.1f} % → {after:.1f} % on the tuning split"
-        chosen = {name.replace("_", " "): value for name, value in training.choices().items()}
-        told = "".join(f", {name} {value:g}" for name, value in chosen.items())
-        return {**facts, **training.choices(), "summary": summary + told}
+        return {**facts, **training.choices(), "summary": summary + training.tell_choices()}
 
     def _make_teacher(self, context: Context) -> nn.Module | None:
         from edgeopt.network import make_network

@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from edgeopt import environment
 from edgeopt.context import Checkpoints
 from edgeopt.edits.hold_zeros import HeldZeros
 from edgeopt.errors import PassError
@@ -28,6 +26,7 @@ from edgeopt.training.losses import Loss, logits_of
 from edgeopt.training.mixing import draw_mixing
 from edgeopt.training.place import find_layout, find_place
 from edgeopt.training.range_test import find_learning_rate
+from edgeopt.training.reproducible import reproducible
 from edgeopt.training.schedule import MOMENTUM, Schedule, learning_rate_at, momentum_at
 from edgeopt.training.shuffling import ShuffledSamples
 from edgeopt.workers import Progress
@@ -94,7 +93,7 @@ class Training:
             self.learning_rate = self._find_learning_rate(progress)
         sound = self._state() if latest is None else latest[1]
         while len(self.losses) < self.schedule.epochs and not self.best.settled:
-            with _reproducible(self.schedule.seed, len(self.losses)) as generator:
+            with reproducible(self.schedule.seed, len(self.losses)) as generator:
                 loss = self._run_epoch(generator, progress)
             if not (math.isfinite(loss) and _is_finite(self.network)):
                 epoch = len(self.losses) + 1
@@ -106,14 +105,18 @@ class Training:
         self._finish()
         return self.losses
 
-    def choices(self) -> dict[str, str | int | float]:
+    def choices(self) -> dict[str, float]:
         """What the training chose by itself, for the report."""
-        found: dict[str, str | int | float] = {}
+        found: dict[str, float] = {}
         if self.schedule.learning_rate is None:
             found["learning_rate"] = self.learning_rate
         if self.best.weights is not None:
             found["best_epoch"] = self.best.epoch
         return found
+
+    def tell_choices(self) -> str:
+        """The same, as the end of a summary."""
+        return "".join(f", {name.replace('_', ' ')} {value:g}" for name, value in self.choices().items())
 
     def step(self, indices: torch.Tensor, generator: torch.Generator, rate: float, momentum: float) -> float:
         """Learn from the samples at `indices` at that learning rate; returns their loss before."""
@@ -137,7 +140,7 @@ class Training:
         """What a range test finds; everything is then as it was before."""
         progress("testing learning rates", None)
         before = self._state()
-        with _reproducible(self.schedule.seed, self.schedule.epochs) as generator:
+        with reproducible(self.schedule.seed, self.schedule.epochs) as generator:
             self.network.train()
             batches = torch.tensor_split(torch.randperm(len(self.samples), generator=generator), self.steps)
             found = find_learning_rate(
@@ -236,19 +239,3 @@ def _make_optimizer(network: nn.Module, decay: float) -> torch.optim.Optimizer:
     vectors = [parameter for parameter in network.parameters() if parameter.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, fused=True)
-
-
-@contextlib.contextmanager
-def _reproducible(seed: int, epoch: int) -> Iterator[torch.Generator]:
-    """Torch set so that the epoch gives the same weights each time on this machine, and set back afterwards."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
-    with torch.random.fork_rng():
-        torch.manual_seed(mixed)  # for dropout and the like, which take the global generator
-        torch.set_num_threads(environment.cpu_cores())
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            yield torch.Generator().manual_seed(mixed)
-        finally:
-            torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(strict)

@@ -64,7 +64,7 @@ def find_layout(networks: Sequence[nn.Module], inputs: Sequence[torch.Tensor]) -
     """Channels last for images, where all the networks can be run so: training is then faster, on CPUs and on GPUs.
 
     A network that reshapes by `view` may hold its activations to the other order: each is run once to find out. They
-    are left in the layout that is returned.
+    are left in the layout that is returned, and in evaluation mode.
     """
     images = any(each.dim() == 4 for each in inputs)
     suits = images and all(_runs_channels_last(network, inputs) for network in networks)
@@ -75,7 +75,6 @@ def find_layout(networks: Sequence[nn.Module], inputs: Sequence[torch.Tensor]) -
 
 
 def _runs_channels_last(network: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
-    training = network.training
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = [each.contiguous(memory_format=torch.channels_last) if each.dim() == 4 else each for each in inputs]
     try:
@@ -83,8 +82,6 @@ def _runs_channels_last(network: nn.Module, inputs: Sequence[torch.Tensor]) -> b
             network(*images)
     except RuntimeError:
         return False  # if the layout was not the reason, training raises it again
-    finally:
-        network.train(training)
     return True
 
 

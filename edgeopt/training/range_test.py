@@ -19,7 +19,7 @@ KEPT = 0.9
 SPOILED = 4.0
 
 #: the peak is so far below the rate at which the loss was least: there it is about to rise
-MARGIN = 4.0
+MARGIN = 6.0
 
 
 def find_learning_rate(learn: Callable[[int, float], float]) -> float:

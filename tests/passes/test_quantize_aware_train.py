@@ -207,3 +207,71 @@ def test_an_interrupted_run_goes_on_to_the_same_graph(
 def test_another_seed_gives_another_graph(onnx_model: Model, context: Context) -> None:
     once, other = (train(onnx_model, replace(context, seed=seed), str(seed), epochs=1) for seed in (1, 2))
     assert once.model.path.read_bytes() != other.model.path.read_bytes()
+
+
+@pytest.mark.parametrize("ranges", ["learned", "averaged"])
+def test_with_every_option_an_interrupted_run_goes_on_to_the_same_graph(
+    learned: Model, context: Context, ranges: str, tmp_path: Path
+) -> None:
+    options = {
+        "ranges": ranges, "epochs": 3, "learning_rate": None, "ema": 0.9, "shift": 1, "flip": True, "mixup": 0.2,
+        "label_smoothing": 0.1, "stop_after": 3, "schedule": "one_cycle", "clip": 1.0,
+    }  # fmt: skip
+    whole = train(learned, context, "whole", **options)
+    kept = replace(context, checkpoints=Checkpoints(tmp_path / "checkpoints"), progress=stop_after(2))
+    with pytest.raises(Interrupted):
+        train(learned, kept, "torn", **options)
+    resumed = train(learned, replace(kept, progress=ignore_progress), "resumed", **options)
+    assert resumed.model.path.read_bytes() == whole.model.path.read_bytes()
+    assert resumed.facts == whole.facts
+    assert 0 < float(whole.facts["learning_rate"]) < 1
+    assert abs(float(whole.facts["tuning_top1_after"]) - top1(whole.model, context.tuning)) <= 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_the_original_teaches_where_it_is_asked_to(
+    learned: Model, torch_model: Model, context: Context, form: str, tmp_path: Path
+) -> None:
+    """A network that has learned nothing, with an original that has: only that one can teach without labels."""
+    assert context.training is not None
+    assert context.tuning is not None
+    tuned = FineTune(epochs=6, batch=16, learning_rate=0.01, distill=False)
+    given = tuned(torch_model, replace(context, folder=tmp_path / "given")).model if form == "torch" else learned
+    blank = ExportOnnx()(torch_model, replace(context, folder=tmp_path / "blank")).model
+    asked = {"teacher": "original", "epochs": 6, "learning_rate": 5e-3}
+    result = train(blank, replace(context, original=given), **asked)
+    own = train(
+        blank, replace(context, training=unlabelled(context.training, tmp_path)), "own", **asked | {"teacher": "float"}
+    )
+    assert top1(result.model, context.tuning) > 70 > top1(own.model, context.tuning)
+
+
+def unlabelled(samples: Samples, folder: Path) -> Samples:
+    with np.load(samples.path) as content:
+        np.savez(folder / "unlabelled.npz", **{name: content[name] for name in samples.inputs})
+    return replace(samples, path=folder / "unlabelled.npz")
+
+
+def test_an_original_that_is_not_there_cannot_teach(onnx_model: Model, context: Context) -> None:
+    with pytest.raises(PassError, match="no original network") as caught:
+        train(onnx_model, context, teacher="original")
+    assert caught.value.hint == "set `teacher: float`"
+
+
+def test_the_original_is_lent_only_where_it_teaches() -> None:
+    assert "original" in QuantizeAwareTrain(teacher="original").lent()
+    assert "original" not in QuantizeAwareTrain(teacher="original", distill=False).lent()
+    assert "original" not in QuantizeAwareTrain().lent()
+
+
+def test_a_divergence_leaves_the_graph_of_the_last_sound_epoch_where_the_message_says(
+    learned: Model, context: Context, tmp_path: Path
+) -> None:
+    kept = replace(context, checkpoints=Checkpoints(tmp_path / "checkpoints"))
+    with pytest.raises(PassError, match=r"not finite in epoch \d+; the weights after epoch \d+ are kept in") as caught:
+        train(learned, kept, epochs=40, learning_rate=1e3, warm_up=0.99, batch=64)
+    assert "try 1e+02" in caught.value.hint
+    folder = Path(caught.value.message.split("`")[1])
+    graph = load_graph(load_model(folder).path)
+    assert all(np.isfinite(onnx.numpy_helper.to_array(tensor)).all() for tensor in graph.graph.initializer)
+    assert [node.op_type for node in graph.graph.node].count("QuantizeLinear") > 5
