@@ -71,7 +71,7 @@ def apply(module: nn.Module, edit: Edit) -> None:
     child, scheme, rank, bias = (edit.arguments[name] for name in ("child", "scheme", "rank", "bias"))
     layer = getattr(module, child, None)
     factors = make_factors(layer, scheme, rank, bias) if isinstance(layer, nn.Module) else None
-    if factors is None:
+    if factors is None or layer is None:
         found = type(layer).__name__
         raise SourceError(f"cannot factor `{edit.module}.{child}`, a {found}, by `{scheme}` at rank {rank}")
-    setattr(module, child, factors)
+    setattr(module, child, factors.train(layer.training))

@@ -153,7 +153,7 @@ def install(traced: fx.GraphModule, fold: Fold, conv: nn.Conv2d, name: str) -> N
     for node in reversed(graph.nodes):
         if not node.users and (_is_sum(node) or (node.op == "call_module" and node.target in fold.modules)):
             graph.erase_node(node)
-    traced.add_submodule(name, conv)
+    traced.add_submodule(name, conv.train(traced.training))
     traced.delete_all_unused_submodules()
     traced.recompile()
 
@@ -167,7 +167,10 @@ def become(module: nn.Module, traced: fx.GraphModule) -> None:
 def apply(module: nn.Module, edit: Edit) -> None:
     """Put a convolution in the place of the listed modules, which are below the named one."""
     wanted = edit.arguments["modules"]
-    traced = trace(module, edit.arguments["leaves"])
+    try:
+        traced = trace(module, edit.arguments["leaves"])
+    except Exception as error:  # it is the user's code that runs, and may raise anything
+        raise SourceError(f"`{edit.module}` cannot be traced: {type(error).__name__}: {error}") from error
     found = next((fold for fold in find_folds(traced) if fold.modules == wanted), None)
     if found is None:
         raise SourceError(f"`{edit.module}` has no layers to fold together as {', '.join(wanted)}")

@@ -24,4 +24,4 @@ def apply(module: nn.Module, edit: Edit) -> None:
     old = getattr(module, child, None)
     if not isinstance(old, nn.Module) or old.state_dict():
         raise SourceError(f"`{edit.module}` has no activation `{child}` to replace")
-    setattr(module, child, ACTIVATIONS[kind]())
+    setattr(module, child, ACTIVATIONS[kind]().train(old.training))

@@ -37,7 +37,7 @@ def learn(layer: nn.Module, scheme: str, given: Tensor) -> Moments:
 
 
 @given(geometries, st.integers(1, 9), st.integers(1, 9), st.sampled_from(["channel", "spatial"]), st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_at_full_rank_two_convolutions_are_the_one(
     geometry: dict[str, Any], inputs: int, outputs: int, scheme: str, weighed: bool
 ) -> None:
