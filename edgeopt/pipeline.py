@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeopt import environment, keys
+from edgeopt import environment, keys, registry
 from edgeopt.comparison import Comparison, compare, failure_of, predictions_of, time_target, timeable
 from edgeopt.delivery import check_output, deliver
 from edgeopt.errors import BuildError, DataError, DiskError, EdgeoptError, UsageError
 from edgeopt.execute import LIMITS, Outcome, Results, run_step
 from edgeopt.gates import limits
 from edgeopt.model import Facts
+from edgeopt.passes import find_debt
 from edgeopt.plan import SPLIT, Plan, Side, Step, TargetPlan
 from edgeopt.remote import RemoteDevice
 from edgeopt.report import RecipeSource, Report, StepResult, TargetResult
@@ -128,6 +129,8 @@ class _Run:
                     self._tell(
                         f"target `{target.name}` has no budgets: whatever is fastest ships, and nothing is proven"
                     )
+                for debt in self._debts(target):
+                    self._tell(debt)
                 if target.device is None and target.isa is not None and set(target.isa) != set(environment.cpu()[1]):
                     wanted = environment.isa_summary(target.isa)
                     what = f"target `{target.name}` is for {wanted}, and is measured on {environment.describe()}"
@@ -217,6 +220,14 @@ class _Run:
         elif images < least:
             what = f"the validation split has {images} samples"
             self._tell(f"{what}, and an accuracy budget takes {least} or more: it will stay undecided")
+
+    def _debts(self, target: TargetPlan) -> Iterator[str]:
+        """The candidates that no pass trains after one that took something away."""
+        for side in target.candidates:
+            steps = [self.plan.step(step) for step in side.steps]
+            debt = find_debt(registry.resolve("passes", step.name)(**step.options["options"]) for step in steps)
+            if debt:
+                yield f"candidate `{target.name}/{side.id}`: {debt}"
 
     def _tell(self, note: str) -> None:
         """A note that a reader must have, told at once: what is left of the run may take hours."""

@@ -7,6 +7,7 @@ with a class of that name in CamelCase: its fields become the schema and the doc
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
@@ -41,6 +42,8 @@ class Pass(Value):
     reads: ClassVar[tuple[str, ...]] = ()
     #: the same, for what it can do without: no fault where it is missing
     may_read: ClassVar[tuple[str, ...]] = ()
+    #: whether it trains the network, so that it finds back what passes before took from it
+    wins_back: ClassVar[bool] = False
 
     def lent(self) -> frozenset[str]:
         """What of the context these options look at: it is lent that, and its key covers it."""
@@ -58,6 +61,10 @@ class Pass(Value):
         """The candidate whose clock these options go by, `backend/variant`; empty: the first; None: no clock at all,
         or that of whatever candidate the pass is run for."""
         return None
+
+    def owes(self) -> str:
+        """What these options take from the network and leave to a later pass to win back; empty where nothing."""
+        return ""
 
     def misfit(self, profile: QuantizationProfile) -> str:
         """What of these options the profile of a target cannot express, in a sentence; empty where nothing."""
@@ -98,6 +105,14 @@ class ClockedPass(Pass):
 
     def lent(self) -> frozenset[str]:
         return super().lent() | (frozenset({"timer"}) if self.on is not None else frozenset())
+
+
+def find_debt(passes: Iterable[Pass]) -> str:
+    """What passes in this order take from a network and none behind them wins back; empty where nothing."""
+    debt = ""
+    for each in passes:
+        debt = "" if each.wins_back else each.owes() or debt
+    return debt
 
 
 def run_pass(name: str, options: dict[str, Any], model: Model, context: Context) -> PassResult:

@@ -33,6 +33,7 @@ class FineTune(TrainingOptions, Pass):
     produces: ClassVar[Form] = "torch"
     reads: ClassVar[tuple[str, ...]] = ("training",)
     may_read: ClassVar[tuple[str, ...]] = ("tuning", "original")
+    wins_back: ClassVar[bool] = True
 
     weight_decay: float = Field(default=1e-2, ge=0, description="as in AdamW, on weights only")
     distill: bool = Field(default=True, description="learn what the original thinks of each sample, beside its label")

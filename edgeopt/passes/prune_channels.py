@@ -113,6 +113,10 @@ class PruneChannels(Pass):
     def clocked_by(self) -> str | None:
         return (self.on or "") if self.goal is not None and self.goal.asked[0] in OF_A_TARGET else None
 
+    def owes(self) -> str:
+        what = "it is pruned, and no pass wins back what that costs"
+        return "" if self.reestimate_bn else f"{what}: add `fine_tune`, or set `reestimate_bn: true`"
+
     def required(self) -> tuple[str, ...]:
         return () if self.reestimate_bn and self.tune is None else ("training",)
 

@@ -47,6 +47,7 @@ class QuantizeAwareTrain(TrainingOptions, Pass):
     needs_profile: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("calibration", "training", "profile")
     may_read: ClassVar[tuple[str, ...]] = ("tuning", "original")
+    wins_back: ClassVar[bool] = True
 
     epochs: int = Field(default=3, ge=1, description="passes over the training split")
     learning_rate: float | None = Field(

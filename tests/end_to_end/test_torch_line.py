@@ -173,3 +173,15 @@ def test_killed_in_the_midst_of_training_the_next_run_ends_with_the_same_winner(
     assert line.compile().code == 0
     (weights,) = (folder / "weights.safetensors" for folder in networks_of(line, "fine_tune"))
     assert (winner_digest(line), weights.read_bytes()) == found
+
+
+def test_pruning_that_no_pass_wins_back_is_told_before_anything_runs(tmp_path: Path) -> None:
+    job = make_line(tmp_path)
+    job.edit("  - fine_tune: {epochs: 4}\n", "")
+    job.edit("  inputs:", "  expect: {top1: 0.0}\n  inputs:")  # the run ends early
+    ran = job.compile()
+    assert ran.code == 2
+    told = [line for line in ran.err.splitlines() if "add `fine_tune`, or set `reestimate_bn: true`" in line]
+    assert [line.partition("`: it is pruned")[0] for line in told] == [
+        "note: candidate `cpu/onnxruntime_cpu/fp32", "note: candidate `cpu/onnxruntime_cpu/int8",
+    ]  # fmt: skip
