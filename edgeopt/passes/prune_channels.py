@@ -52,7 +52,8 @@ class PruneChannels(Pass):
     """Remove the channels that matter least, in whole groups of coupled layers, and prove the result by running it.
 
     With `goal` the groups share out what may be lost: each is tried with ever fewer channels, which tells what it costs
-    the answers, and the counts are chosen that lose least at the cost that is asked for. A goal of latency goes by the
+    the answers, and the counts are chosen that lose least at the cost that is asked for. A residual block may lose its
+    whole branch: where layers are narrow already, fewer channels hardly save time. A goal of latency goes by the
     target's clock: layers are timed there at the counts that matter, and the pruned network beside the whole one.
 
     What is lost must be won back: by `fine_tune` behind this pass, or by `tune` between its rounds, on training data;
@@ -78,6 +79,9 @@ class PruneChannels(Pass):
     scope: Literal["local", "global"] = Field(
         default="local",
         description="with `ratio`: rank the channels within each group, or those of all groups together",
+    )
+    drop_blocks: bool = Field(
+        default=True, description="with `goal`: a residual block may lose its branch as a whole, where that loses less"
     )
     round_to: int = Field(default=8, ge=1, description="numbers of channels are rounded up to a multiple of this")
     min_channels: int = Field(default=8, ge=1, description="no group gets narrower than this")

@@ -14,57 +14,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from edgeopt.model import Edit
+from edgeopt.pruning.groups import Group
+from edgeopt.pruning.removal import silence
 
 #: allowed difference of what a silenced block gives and what it took, as a share of the largest value
 TOLERANCE = 1e-6
 
 
-@dataclass(frozen=True)
-class Branch:
-    """The branch of a residual block.
+def find_branches(network: nn.Module, inputs: Sequence[torch.Tensor], ignore: Sequence[str] = ()) -> list[Group]:
+    """All branches that can go, in the order of the modules, each as a group of one that stays or goes.
 
-    Attributes:
-        block: the module that is only its shortcut without it.
-        silenced: the layer of it whose zeros take the branch out.
+    Of blocks inside one another the outermost is named alone. Blocks in, below or around a module in `ignore` are left
+    out.
     """
-
-    block: str
-    silenced: str
-
-
-def find_branches(network: nn.Module, inputs: Sequence[torch.Tensor], ignore: Sequence[str] = ()) -> list[Branch]:
-    """All branches that can go, in the order of the modules; of blocks inside one another the outermost alone.
-
-    Blocks in, below or around a module in `ignore` are left out.
-    """
-    found: dict[str, Branch] = {}
+    found: dict[str, Group] = {}
     for name, given in _candidates(network, inputs):
         if any(f"{one}.".startswith(f"{name}.") or f"{name}.".startswith(f"{one}.") for one in ignore):
             continue
         silenced = _find_silenced(network.get_submodule(name), given)
         if silenced:
-            found.setdefault(f"{name}.{silenced}", Branch(name, f"{name}.{silenced}"))  # the outermost comes first
+            silenced = f"{name}.{silenced}"
+            found.setdefault(silenced, Group(name, 1, 1, (), silenced=silenced))  # the outermost comes first
     return list(found.values())
-
-
-def drop_edits(branches: Sequence[Branch]) -> tuple[Edit, ...]:
-    """One `drop_branch` edit each, to be replayed after those of channels."""
-    return tuple(
-        Edit(kind="drop_branch", module=branch.block, arguments={"silenced": branch.silenced}) for branch in branches
-    )
-
-
-@torch.no_grad()
-def silence(layer: nn.Module) -> None:
-    """Let a layer give zeros, whatever it is given: its parameters are set to zero in place."""
-    for parameter in layer.parameters(recurse=False):
-        parameter.zero_()
 
 
 def _candidates(network: nn.Module, inputs: Sequence[torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:

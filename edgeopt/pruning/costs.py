@@ -32,6 +32,8 @@ class LayerCosts:
         return sum(self._of(at, kept) for at in self.widths.touched[group])
 
     def _of(self, at: int, kept: Sequence[int]) -> float:
+        if self.widths.gone(at, kept):
+            return 0.0
         layer = self.widths.layers[at]
         inputs, outputs = self.widths.counts(layer, kept)
         key = (at, inputs, outputs)

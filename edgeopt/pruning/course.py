@@ -21,6 +21,7 @@ from edgeopt.errors import PassError
 from edgeopt.exporting import export_graph
 from edgeopt.model import Edit, Model, Value
 from edgeopt.network import count_macs, make_network
+from edgeopt.pruning.branches import find_branches
 from edgeopt.pruning.costs import LayerCosts
 from edgeopt.pruning.goal import Pruned, Pruning
 from edgeopt.pruning.groups import Group, find_groups
@@ -54,6 +55,7 @@ class Aims:
     rounds: int
     importance: str
     scope: Scope
+    drop_blocks: bool
     ignore: tuple[str, ...]
     round_to: int
     min_channels: int
@@ -95,7 +97,7 @@ class Course:
         self._single = make_inputs(model.inputs, 1, context.seed)
         context.progress("finding groups of channels", 0.0)
         groups = find_groups(self._whole, self._inputs, aims.ignore)
-        self.groups = [group for group in groups if not group.obstacle]
+        self.groups = [*(group for group in groups if not group.obstacle), *self._find_branches(self._whole)]
         if aims.goal is not None and not self.groups:
             reason = f"`{groups[0].name}`: {groups[0].obstacle}" if groups else "it has none that could go"
             hint = "take `prune_channels` out of `passes:`"
@@ -120,7 +122,9 @@ class Course:
         if self.aims.goal is None:
             made = self._by_ratio(network, free, weighed.scores, number)
         else:
-            made = self._by_goal(network, free, weighed.scores, number, context)
+            branches = self._find_branches(network)
+            scores = [*weighed.scores, *(torch.ones(1, dtype=torch.float64) for _ in branches)]
+            made = self._by_goal(network, [*free, *branches], scores, number, context)
         obstacles = {group.name: group.obstacle for group in groups if group.obstacle}
         return made.model_copy(update={"left_whole": obstacles | made.left_whole, "by_l2": weighed.by_l2})
 
@@ -132,6 +136,11 @@ class Course:
             alone = [*full[:at], kept.get(group.name, group.size), *full[at + 1 :]]
             found[group.name] = (costs.total(full) - costs.total(alone)) / self.yardstick.whole
         return found
+
+    def _find_branches(self, network: nn.Module) -> list[Group]:
+        if self.aims.goal is None or not self.aims.drop_blocks:
+            return []
+        return find_branches(network, self._inputs, self.aims.ignore)
 
     def _share(self) -> float:
         """The share of the whole cost, or of the channels, that all rounds together aim at."""
@@ -202,7 +211,7 @@ def _make_round(groups: Sequence[Group], curves: Sequence[Curve], found: Pruned)
     whole = {
         group.name: found.failed.get(group.name) or group.tell("the goal is met with all of its channels")
         for group in groups
-        if kept[group.name] == group.size
+        if kept[group.name] == group.size and not group.silenced
     }
     return Round(
         edits=found.sound.edits, kept=kept, left_whole=whole, loss=found.loss, predicted=found.predicted,

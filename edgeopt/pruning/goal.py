@@ -76,8 +76,10 @@ class Pruning:
             return self.choose(share)
         learned = self
         for each in LEARNED_FROM:
-            counts = [min(group, key=lambda option: abs(option.count - each * size)).count
-                      for group, size in zip(self.options, self.costs.widths.full, strict=True)]  # fmt: skip
+            counts = [
+                1 if group.silenced else min(options, key=lambda option: abs(option.count - each * group.size)).count
+                for group, options in zip(self.groups, self.options, strict=True)
+            ]
             found, _ = learned._measure(learned._prune(counts))
             learned = learned._learn(found)
         return learned._search(share, tell)

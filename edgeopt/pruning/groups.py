@@ -58,6 +58,8 @@ class Group:
         members: the axes that the group consists of.
         obstacle: why it cannot be pruned; empty where nothing is known to stand against it.
         layers: all layers that make these channels, its first among them.
+        silenced: of a residual branch, which goes as a whole and so counts as one channel: the layer whose zeros take
+            it out. Its name is that of the block; see `branches`.
     """
 
     name: str
@@ -66,6 +68,11 @@ class Group:
     members: tuple[Member, ...]
     obstacle: str = ""
     layers: tuple[str, ...] = ()
+    silenced: str = ""
+
+    def holds(self, layer: str) -> bool:
+        """Whether a layer goes when this residual branch does."""
+        return bool(self.silenced) and layer.startswith(f"{self.name}.")
 
     def tell(self, reason: str) -> str:
         """A reason for leaving it whole, with the layers beside its first that are left with it."""

@@ -125,6 +125,11 @@ class Widths:
         return [group.size for group in self.groups]
 
     @cached_property
+    def _holders(self) -> list[list[int]]:
+        """Of each layer the numbers of the branches that it goes with."""
+        return [[at for at, group in enumerate(self.groups) if group.holds(layer.name)] for layer in self.layers]
+
+    @cached_property
     def touched(self) -> list[list[int]]:
         """Of each group the numbers of the layers that it changes."""
         found: list[list[int]] = [[] for _ in self.groups]
@@ -133,10 +138,16 @@ class Widths:
                 for number, _ in self._lost.get((layer.name, axis), ()):
                     if at not in found[number]:
                         found[number].append(at)
+            for number in self._holders[at]:
+                found[number].append(at)
         return found
 
+    def gone(self, at: int, kept: Sequence[int]) -> bool:
+        """Whether layer number `at` is gone with a branch."""
+        return any(kept[number] == 0 for number in self._holders[at])
+
     def counts(self, layer: Layer, kept: Sequence[int]) -> tuple[int, int]:
-        """Input and output channels of a layer when each group keeps so many."""
+        """Input and output channels of a layer, unless it is gone, when each group keeps so many."""
         outputs = layer.outputs - self._missing(layer.name, "out", kept)
         return (outputs if layer.depthwise else layer.inputs - self._missing(layer.name, "in", kept)), outputs
 

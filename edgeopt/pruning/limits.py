@@ -47,7 +47,9 @@ class Limits:
         return min(math.ceil(max(math.ceil(wanted - 1e-9), least) / unit) * unit, group.size)
 
     def list_counts(self, group: Group) -> list[int]:
-        """The counts that a group may keep, rising to all of its channels."""
+        """The counts that a group may keep, rising to all of its channels; a branch stays or goes."""
+        if group.silenced:
+            return [0, 1]
         unit = math.lcm(self.round_to, group.blocks)
         first = self.count(group, 0)
         step = max(1, math.ceil((group.size - first) / unit / (MOST_OPTIONS - 1))) * unit

@@ -24,6 +24,9 @@ from edgeopt.pruning.selection import keep_best
 #: shares of a group's channels that are taken away, one after the other
 SHARES = (0.125, 0.25, 0.5, 0.75, 0.875)
 
+#: the same of a branch, which stays or goes
+WHOLE = (1.0,)
+
 #: samples of one look, fewer where a network is so large that a scan would take more operations than these
 MOST_SAMPLES, LEAST_SAMPLES, MOST_MACS = 512, 64, 4e11
 
@@ -75,13 +78,14 @@ def scan(
     whole = [_answers(network, batch) for batch in batches]
     curves = []
     for number, (group, score) in enumerate(zip(groups, scores, strict=True)):
-        losses = []
-        for share in SHARES:
-            kept = max(group.blocks, round((1 - share) * group.size) // group.blocks * group.blocks)
+        losses, shares = [], WHOLE if group.silenced else SHARES
+        for share in shares:
+            least = 0 if group.silenced else group.blocks
+            kept = max(least, round((1 - share) * group.size) // group.blocks * group.blocks)
             masked = copy.deepcopy(network)
             mask_channels(masked, make_edits(network, [Choice(group, keep_best(group, score, kept))]))
             losses.append(_divergence(masked, batches, whole))
-        curves.append(Curve(group.name, SHARES, losses))
+        curves.append(Curve(group.name, shares, losses))
         tell((number + 1) / len(groups))
     return curves
 

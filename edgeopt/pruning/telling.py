@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeopt.pruning.course import Course, Round
+from edgeopt.pruning.groups import Group
 from edgeopt.pruning.sensitivity import SHARES
 
 Facts = dict[str, str | int | float]
@@ -25,8 +26,9 @@ TITLES = {"latency_ms": "latency", "bytes": "size", "macs": "MACs"}
 def tell_rounds(course: Course, rounds: Sequence[Round], before: tuple[int, int], after: tuple[int, int]) -> Facts:
     """The facts of all rounds; `before` and `after` are multiply-accumulates and parameters."""
     last = rounds[-1]
-    kept = {name: count for each in rounds for name, count in each.kept.items()}
-    pruned = [group.name for group in course.groups if kept.get(group.name, group.size) < group.size]
+    kept = _count_kept(course.groups, rounds)
+    dropped = [group.name for group in course.groups if group.silenced and not kept[group.name]]
+    pruned = [group.name for group in course.groups if not group.silenced and kept[group.name] < group.size]
     left_whole = {name: why for name, why in last.left_whole.items() if name not in pruned}
     summary = f"{before[0] / 1e6:.3g} → {after[0] / 1e6:.3g} MMACs; {_tell_groups(len(pruned), list(left_whole))}"
     facts: Facts = {
@@ -34,6 +36,9 @@ def tell_rounds(course: Course, rounds: Sequence[Round], before: tuple[int, int]
         "groups_pruned": len(pruned), "groups_left_whole": len(left_whole),
         "left_whole": "; ".join(f"{name}: {why}" for name, why in left_whole.items()),
     }  # fmt: skip
+    if dropped:
+        facts["blocks_dropped"] = ", ".join(dropped)
+        summary += f"; without the branch{'es' * (len(dropped) > 1)} of {', '.join(dropped)}"
     if len(rounds) > 1:
         facts["rounds"] = len(rounds)
     if last.by_l2:
@@ -43,6 +48,14 @@ def tell_rounds(course: Course, rounds: Sequence[Round], before: tuple[int, int]
         summary = f"{reached['reached']}; {summary}"
         facts |= reached
     return {**facts, **_tell_each_group(course, rounds[0], kept), "summary": summary}
+
+
+def _count_kept(groups: Sequence[Group], rounds: Sequence[Round]) -> dict[str, int]:
+    """Of each group how many channels stayed; none where its layers went with a branch."""
+    kept = {group.name: group.size for group in groups}
+    kept |= {name: count for each in rounds for name, count in each.kept.items()}
+    dropped = [group for group in groups if group.silenced and not kept[group.name]]
+    return {name: 0 if any(block.holds(name) for block in dropped) else count for name, count in kept.items()}
 
 
 def _tell_goal(course: Course, last: Round) -> Facts:
@@ -66,11 +79,14 @@ def _tell_each_group(course: Course, first: Round, kept: dict[str, int]) -> Fact
     kind = "macs" if course.aims.goal is None else course.aims.goal[0]
     columns = ["channels", f"{TITLES.get(kind, kind)} saved alone"]
     if first.curves:
-        columns.append(f"divergence without {', '.join(f'{100 * share:.0f}' for share in SHARES)} %")
+        columns.append(f"divergence without {', '.join(f'{100 * share:.0f}' for share in SHARES)} %, or the branch")
     facts: Facts = {"group": COLUMNS.join(columns)}
     saved = course.savings(kept)
     for group in course.groups:
-        cells = [f"{group.size} → {kept.get(group.name, group.size)}", f"{100 * saved[group.name]:.1f} %"]
+        count = f"{group.size} → {kept[group.name]}"
+        if group.silenced:
+            count = "branch stays" if kept[group.name] else "branch dropped"
+        cells = [count, f"{100 * saved[group.name]:.1f} %"]
         if group.name in first.curves:
             cells.append(" ".join(f"{loss:.2g}" for loss in first.curves[group.name]))
         facts[f"group {group.name}"] = COLUMNS.join(cells)

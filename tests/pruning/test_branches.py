@@ -14,7 +14,9 @@ from edgeopt.edits import apply_edit
 from edgeopt.errors import SourceError
 from edgeopt.model import Edit, Model
 from edgeopt.network import count_macs, make_network, write_network
-from edgeopt.pruning.branches import Branch, drop_edits, find_branches, silence
+from edgeopt.pruning.branches import find_branches
+from edgeopt.pruning.groups import Choice
+from edgeopt.pruning.removal import make_edits, mask_channels
 from edgeopt.pruning.soundness import make_inputs
 
 Architecture = Callable[[str], Model]
@@ -33,6 +35,10 @@ class Residual(nn.Module):
         return result
 
 
+def drop_all(network: nn.Module, inputs: list[Tensor]) -> tuple[Edit, ...]:
+    return make_edits(network, [Choice(branch, ()) for branch in find_branches(network, inputs)])
+
+
 IMAGES = [torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))]
 
 
@@ -48,18 +54,17 @@ def test_blocks_whose_shortcut_is_their_input_are_found_and_no_others(
 ) -> None:
     model = architecture(function)
     found = find_branches(make_network(model), make_inputs(model.inputs, 2))
-    assert [branch.block for branch in found] == blocks
+    assert [branch.name for branch in found] == blocks
 
 
 @pytest.mark.parametrize("function", ["make_option_a", "make_mobile"])
 def test_a_network_without_branches_is_the_one_with_them_silenced(architecture: Architecture, function: str) -> None:
     model = architecture(function)
     network, inputs = make_network(model), make_inputs(model.inputs, 2)
-    branches = find_branches(network, inputs)
     silent, pruned = copy.deepcopy(network), copy.deepcopy(network)
-    for branch in branches:
-        silence(silent.get_submodule(branch.silenced))
-    for edit in drop_edits(branches):
+    edits = drop_all(network, inputs)
+    mask_channels(silent, edits)
+    for edit in edits:
         apply_edit(pruned, edit)
     with torch.inference_mode():
         torch.testing.assert_close(pruned(*inputs), silent(*inputs))
@@ -69,7 +74,7 @@ def test_a_network_without_branches_is_the_one_with_them_silenced(architecture: 
 def test_a_dropped_branch_replays_on_a_fresh_module(architecture: Architecture, tmp_path: Path) -> None:
     model = architecture("make_mobile")
     network, inputs = make_network(model), make_inputs(model.inputs, 2)
-    edits = drop_edits(find_branches(network, inputs))
+    edits = drop_all(network, inputs)
     for edit in edits:
         apply_edit(network, edit)
     made = make_network(write_network(network, model, tmp_path / "pruned", edits))
@@ -80,18 +85,18 @@ def test_a_dropped_branch_replays_on_a_fresh_module(architecture: Architecture, 
 
 def test_a_sum_that_is_changed_afterwards_is_no_shortcut() -> None:
     network = nn.Sequential(Residual(4, nn.Sigmoid()), Residual(4))
-    assert [branch.block for branch in find_branches(network, IMAGES)] == ["1"]
+    assert [branch.name for branch in find_branches(network, IMAGES)] == ["1"]
 
 
 def test_a_relu_behind_the_sum_is_no_hindrance_where_what_came_is_positive() -> None:
-    assert [branch.block for branch in find_branches(nn.Sequential(Residual(4, nn.ReLU())), IMAGES)] == []
+    assert [branch.name for branch in find_branches(nn.Sequential(Residual(4, nn.ReLU())), IMAGES)] == []
     network = nn.Sequential(nn.ReLU(), Residual(4, nn.ReLU()))
-    assert [branch.block for branch in find_branches(network, IMAGES)] == ["1"]
+    assert [branch.name for branch in find_branches(network, IMAGES)] == ["1"]
 
 
 def test_of_a_wrapped_block_the_wrapper_is_named_once() -> None:
     network = nn.Sequential(nn.Sequential(Residual(4)))
-    assert find_branches(network, IMAGES) == [Branch("0", "0.0.branch.2")]
+    assert [(one.name, one.silenced) for one in find_branches(network, IMAGES)] == [("0", "0.0.branch.2")]
 
 
 def test_a_block_that_runs_twice_is_left() -> None:
@@ -102,7 +107,7 @@ def test_a_block_that_runs_twice_is_left() -> None:
 @pytest.mark.parametrize("ignored", ["1", "1.branch", "1.branch.0"])
 def test_blocks_in_below_or_around_what_is_ignored_are_left(ignored: str) -> None:
     network = nn.Sequential(Residual(4), Residual(4))
-    assert [branch.block for branch in find_branches(network, IMAGES, [ignored])] == ["0"]
+    assert [branch.name for branch in find_branches(network, IMAGES, [ignored])] == ["0"]
 
 
 def test_a_layer_alone_has_no_branch_to_drop() -> None:
