@@ -196,9 +196,10 @@ class Training:
     def _diverged(self, epoch: int) -> PassError:
         """What to say when an epoch spoiled the network, which has its last sound weights again."""
         self._finish()
-        kept = None if self._rescue is None or epoch == 1 else self._rescue(epoch - 1)
+        sound = self.best.epoch or epoch - 1
+        kept = None if self._rescue is None or not sound else self._rescue(sound)
         what = f"the loss is not finite in epoch {epoch}"
-        where = "" if kept is None else f"; the weights after epoch {epoch - 1} are kept in `{kept}`"
+        where = "" if kept is None else f"; the weights after epoch {sound} are kept in `{kept}`"
         return PassError(what + where, f"lower `learning_rate`: try {self.learning_rate / 10:.2g}")
 
     def _last_loss(self) -> str:
