@@ -22,8 +22,9 @@ from edgeopt.pruning.groups import Group, Member
 from edgeopt.sparsity.two_four import OF, kept_magnitude
 
 #: weights that an order is sought on, and at least and at most of each channel: more take long, and change it little
-SOUGHT, FEWEST, MOST = 1 << 16, 32, 512
-SWEEPS = 4
+SOUGHT, FEWEST, MOST = 1 << 15, 32, 256
+#: all pairs are gone through so often, but not again after one that has gained less than this share
+SWEEPS, WORTH = 4, 1e-3
 
 #: largest difference of the outputs in another order, as a share of the largest: sums are rounded otherwise
 TOLERANCE = 1e-4
@@ -72,17 +73,22 @@ def find_order(columns: torch.Tensor) -> list[int] | None:
     some = columns[:, ::step]
     order = torch.arange(len(columns)).view(count, OF)
     for _ in range(SWEEPS):
-        moved = [_deal(some, order, torch.tensor(pairs)) for pairs in _rounds(count)]
-        if not any(moved):
+        before = _kept(some, order)
+        for pairs in _rounds(count):
+            _deal(some, order, torch.tensor(pairs))
+        if _kept(some, order) < before * (1 + WORTH):
             break
-    found = order.flatten()
-    gained = kept_magnitude(columns[found].view(count, OF, -1)).sum()
-    given = kept_magnitude(columns.view(count, OF, -1)).sum()
-    return [int(channel) for channel in found] if gained > given * (1 + 1e-6) else None
+    gained = _kept(columns, order) > _kept(columns, torch.arange(len(columns)).view(count, OF)) * (1 + 1e-6)
+    return [int(channel) for channel in order.flatten()] if gained else None
 
 
-def _deal(columns: torch.Tensor, order: torch.Tensor, pairs: torch.Tensor) -> bool:
-    """Deal out the channels of each pair of stretches anew, in place; returns whether any moved."""
+def _kept(columns: torch.Tensor, order: torch.Tensor) -> float:
+    """What two of four keep with the channels in stretches so."""
+    return float(kept_magnitude(columns[order]).double().sum())
+
+
+def _deal(columns: torch.Tensor, order: torch.Tensor, pairs: torch.Tensor) -> None:
+    """Deal out the channels of each pair of stretches anew, in place."""
     eights = order[pairs].flatten(1)
     candidates = eights[:, SPLITS]
     magnitudes = columns[eights][:, SPLITS].view(len(pairs), len(SPLITS), 2, OF, -1)
@@ -91,7 +97,6 @@ def _deal(columns: torch.Tensor, order: torch.Tensor, pairs: torch.Tensor) -> bo
     rows = torch.arange(len(pairs))
     better = kept[rows, best] > kept[:, 0] * (1 + 1e-6)  # the first way is how they stand
     order[pairs[better]] = candidates[rows, best][better].view(-1, 2, OF)
-    return bool(better.any())
 
 
 def _rounds(count: int) -> Iterator[list[tuple[int, int]]]:
