@@ -47,9 +47,12 @@ class Limits:
         return min(math.ceil(max(math.ceil(wanted - 1e-9), least) / unit) * unit, group.size)
 
     def list_counts(self, group: Group) -> list[int]:
-        """The counts that a group may keep, rising to all of its channels; a branch stays or goes."""
+        """The counts that a group may keep, rising to all of its channels.
+
+        A branch stays or goes; it stays where `max_ratio` names its block, a part of it or what is around it.
+        """
         if group.silenced:
-            return [0, 1]
+            return [1] if any(group.holds(f"{name}.") or _around(name, group.name) for name in self._named) else [0, 1]
         unit = math.lcm(self.round_to, group.blocks)
         first = self.count(group, 0)
         step = max(1, math.ceil((group.size - first) / unit / (MOST_OPTIONS - 1))) * unit
@@ -61,11 +64,15 @@ class Limits:
         Raises:
             PassError: one is not among `known`.
         """
-        names = [] if isinstance(self.max_ratio, float) else self.max_ratio
         modules = [name for name in known if name]
-        unknown = next((name for name in names if name != DEFAULT and name not in modules), None)
+        unknown = next((name for name in self._named if name not in modules), None)
         if unknown is not None:
             raise PassError(f"the network has no module `{unknown}` to limit", did_you_mean(unknown, modules))
+
+    @property
+    def _named(self) -> list[str]:
+        """The modules that `max_ratio` names."""
+        return [] if isinstance(self.max_ratio, float) else [name for name in self.max_ratio if name != DEFAULT]
 
     def _ratio(self, group: Group) -> float:
         """The least of those of the layers that make the group's channels."""
@@ -77,5 +84,10 @@ class Limits:
 
 def _closest(ratios: Mapping[str, float], module: str) -> float:
     """The ratio that is given for a module, or for the closest one around it."""
-    around = [name for name in ratios if f"{module}.".startswith(f"{name}.")]
+    around = [name for name in ratios if _around(name, module)]
     return ratios[max(around, key=len)] if around else ratios.get(DEFAULT, 1.0)
+
+
+def _around(name: str, module: str) -> bool:
+    """Whether a module is that of this name, or below it."""
+    return f"{module}.".startswith(f"{name}.")
