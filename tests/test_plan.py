@@ -118,6 +118,22 @@ def test_a_change_of_the_recipe_touches_the_steps_that_depend_on_it(
     assert changed(before, plan_of(old, new)) & passes == steps
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "step", "file"),
+    [
+        ("{ratio: 0.5}", "{ratio: 0.5, importance: fpgm}", "prune_channels", "pruning/importance/fpgm.py"),
+        ("quantize_int8: {}", "quantize_int8: {method: mse}", "quantize_int8 [int8]", "calibrators/mse.py"),
+        ("quantize_int8: {}", "quantize_int8: {effort: best}", "quantize_int8 [int8]", "calibrators/percentile.py"),
+    ],
+)
+def test_the_code_of_what_options_name_is_part_of_the_key(
+    old: str, new: str, step: str, file: str, plan_of: MakePlan
+) -> None:
+    before, after = (plan.step(step).parts for plan in (plan_of(), plan_of(old, new)))
+    assert not [part for part in before if part.endswith(file)]
+    assert [part for part in after if part.endswith(file)]
+
+
 @pytest.mark.parametrize(("name", "value"), [("seconds", 60), ("minutes", 1), ("concurrency", 2)])
 def test_another_way_of_measuring_touches_the_timing_alone(name: str, value: int, plan_of: MakePlan) -> None:
     before, after = plan_of(), plan_of("budgets:", f"measure: {{{name}: {value}}}\nbudgets:")

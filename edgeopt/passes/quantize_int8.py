@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from edgeopt import environment, files
+from edgeopt import environment, files, registry
 from edgeopt.context import AccuracyGoal, Context
 from edgeopt.data import Samples
 from edgeopt.errors import PassError
 from edgeopt.model import Facts, Form, Model, OnnxValue, write_model
 from edgeopt.passes import Pass, PassResult
+from edgeopt.quantization.calibrators import KIND
 from edgeopt.quantization.technique import Technique
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class QuantizeInt8(Technique, Pass):
 
     def lent(self) -> frozenset[str]:
         return super().lent() | (frozenset() if self.effort == "fast" else {"accuracy", "timer"})
+
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """A climb may come to any of the calibrators."""
+        names = (self.calibrator,) if self.effort == "fast" else registry.names(KIND)
+        return tuple((KIND, name) for name in names)
 
     def apply(self, model: Model, context: Context) -> PassResult:
         from edgeopt.onnx_graph import load_graph, save_graph
