@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -147,7 +148,7 @@ class PruneChannels(Pass):
                 if self.tune is not None and not last:
                     own = replace(part, folder=folder / "tuned", checkpoints=context.checkpoints.part(f"tune-{number}"))
                     current = self.tune(current, own).model
-        facts = tell_rounds(course, rounds, _size(model), _size(current)) | self._warn(context)
+        facts = tell_rounds(course, rounds, _size(model), _size(current)) | self._warn(rounds, context)
         return PassResult(current, any(each.edits for each in rounds), facts)
 
     def _aims(self) -> Aims:
@@ -181,7 +182,10 @@ class PruneChannels(Pass):
             context.progress("finding statistics again", None)
             reestimate_normalization(network, samples)
 
-    def _warn(self, context: Context) -> dict[str, str | int | float]:
+    def _warn(self, rounds: Sequence[Round], context: Context) -> dict[str, str | int | float]:
+        if not any(each.edits for each in rounds):
+            name, reason = next(iter(rounds[-1].left_whole.items()), ("the network", "it has no groups"))
+            return {"warning": f"nothing was pruned: `{name}`: {reason}"} if self.goal is None else {}
         if context.training is not None:
             return {}
         what = "pruned without training data: only the statistics of normalizations were found again"

@@ -101,6 +101,7 @@ def test_a_network_that_cannot_be_pruned_stays_as_it_is(architecture: Architectu
     assert edits_of(result.model) == ()
     assert result.model.digest() == model.digest()
     assert result.facts["groups_left_whole"] == 1
+    assert str(result.facts["warning"]).startswith("nothing was pruned: `conv`: the network computes something else")
 
 
 def test_long_lists_of_groups_are_cut_in_the_summary_only(architecture: Architecture, tmp_path: Path) -> None:
@@ -155,3 +156,13 @@ def test_taylor_without_labels_says_what_to_do(
         with pytest.raises(PassError, match="needs labels") as caught:
             PruneChannels(ratio=0.5, reestimate_bn=True)(torch_model, context)
         assert "importance: l2" in caught.value.hint
+
+
+def test_a_goal_for_a_network_without_channels_that_could_go_is_refused_in_one_line(
+    architecture: Architecture, tmp_path: Path
+) -> None:
+    for function, ignored in (("make_linear", []), ("make_plain", ["0", "3", "8"])):
+        with pytest.raises(PassError, match="no channels of the network can be pruned") as caught:
+            prune(architecture(function), tmp_path, ratio=None, goal={"macs": 0.5}, ignore=ignored)
+        assert "\n" not in caught.value.message
+        assert "`prune_channels`" in caught.value.hint
