@@ -34,7 +34,7 @@ from edgeopt.workers import ignore_progress
 
 SPARSITY, BITS = 0.7, 4
 #: most images that are trained and judged on: a few minutes on two cores
-TRAINED, JUDGED = 5_000, 1_000
+TRAINED, JUDGED = 3_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _cases() -> list[Case]:
     assert splits.training is not None
     assert splits.calibration is not None
     cases = [
-        Case("digits", digits, splits.training, splits.calibration, splits.validation, {"epochs": 3}),
+        Case("digits", digits, splits.training.spread(2_000), splits.calibration, splits.validation, {"epochs": 2}),
     ]
     if not os.environ.get("EDGEOPT_CIFAR10"):
         print("\nresnet20: skipped, `EDGEOPT_CIFAR10` does not name the folder of the data (recipes/README.md)")

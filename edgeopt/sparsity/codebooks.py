@@ -1,11 +1,12 @@
 """Weights that share few values: a layer then compresses to little more than which value each weight has.
 
-Han et al., "Deep Compression", ICLR 2016: the values are found by k-means, begun at even distances over the range of
-the weights, since the few large weights matter and any start by density forgets them. Zero keeps a value of its own
-where a layer has zeros, so that what sparsity left stays. What runs is the graph as it was, with other numbers in it.
+The idea is that of Han et al., "Deep Compression", ICLR 2016, whose k-means begins at even distances over the range of
+the weights and ends where it gets stuck. In one dimension the best values can be had (Wang and Song, "Ckmeans.1d.dp:
+Optimal k-means Clustering in One Dimension by Dynamic Programming", The R Journal, 2011), and they are far better at 16
+values: benchmarks/README.md. Zero keeps a value of its own where a layer has zeros, so that what sparsity left stays.
 
-In a quantized graph the integers share values, and scales and zero points stay: an integer counts by the square of the
-scale of its channel, which is what an error in it costs.
+In a quantized graph the integers share values, and scales and zero points stay: the error of each channel is then as
+large as its scale lets it be. What runs is the graph as it was, with other numbers in it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Floats = NDArray[np.float64]
 
 #: operators whose second input is a weight
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-#: assignments settle long before
-MOST_STEPS = 200
+#: values that are told apart when others are sought for them
+BINS = 1024
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,8 @@ def share(weight: Weight, bits: int) -> Shared:
         raise PassError(f"`{weight.node}` has integers of 8 bits, which are {2**bits} values as they are", hint)
     given = numpy_helper.to_array(weight.tensor)
     values = given.astype(np.float64) - weight.zero_point
-    importance = np.ones_like(values) if weight.scale is None else np.broadcast_to(weight.scale**2, values.shape)
     finish: Callable[[Floats], Floats] = (lambda book: book) if weight.scale is None else np.round
-    made = _share(values, importance, 2**bits, finish)
+    made = _share(values, 2**bits, finish)
     result = (made + weight.zero_point).astype(given.dtype)
     weight.tensor.CopyFrom(numpy_helper.from_array(result, weight.tensor.name))
     real = [array if weight.scale is None else array * weight.scale for array in (values, made)]
@@ -100,38 +100,58 @@ def share(weight: Weight, bits: int) -> Shared:
     return Shared(weight.node, len(np.unique(result)), round(fidelity, 2))
 
 
-def find_codebook(values: Floats, importance: Floats, count: int) -> Floats:
-    """(≤ count,) the rising values that stand for others with a small sum of squares, by k-means in one dimension.
+def find_codebook(values: Floats, counts: Floats, count: int) -> Floats:
+    """(≤ count,) the rising values that stand for others with the smallest sum of squares.
+
+    Of more than `BINS` values those that are neighbours are taken together first.
 
     Args:
         values: (n,) distinct and rising.
-        importance: (n,) how much each of them counts.
+        counts: (n,) how often each of them is there.
     """
     if len(values) <= count:
         return values
-    edges = np.concatenate([[0.0], np.cumsum(importance)])
-    moments = np.concatenate([[0.0], np.cumsum(importance * values)])
-    book = np.linspace(values[0], values[-1], count)
-    bounds = np.empty(0, np.int64)
-    for _ in range(MOST_STEPS):
-        inner = np.searchsorted(values, (book[1:] + book[:-1]) / 2, side="right")
-        if np.array_equal(inner, bounds):
-            break
-        bounds = inner
-        ends = np.concatenate([[0], bounds, [len(values)]])
-        weight, moment = np.diff(edges[ends]), np.diff(moments[ends])
-        book = np.where(weight > 0, moment / np.where(weight > 0, weight, 1.0), book)  # one that nobody chose stays
+    places = np.linspace(values[0], values[-1], BINS + 1)[1:-1] if len(values) > BINS else values[1:]
+    starts = np.unique([0, *np.searchsorted(values, places)])
+    powers = [np.add.reduceat(counts * values**power, starts) for power in range(3)]
+    sums = [np.concatenate([[0.0], np.cumsum(each)]) for each in powers]
+    ends = _split(_costs(*sums), min(count, len(starts)))
+    weight, moment = (np.diff(each[ends]) for each in sums[:2])
+    book: Floats = moment / weight
     return book
 
 
-def _share(values: Floats, importance: Floats, count: int, finish: Callable[[Floats], Floats]) -> Floats:
+def _costs(weights: Floats, moments: Floats, squares: Floats) -> Floats:
+    """(bins + 1, bins + 1) the sum of squares around their mean of the bins from the first index to before the second.
+
+    Args:
+        weights, moments, squares: (bins + 1,) running sums of the counts, of values, and of their squares.
+    """
+    weight, moment, square = (each[None, :] - each[:, None] for each in (weights, moments, squares))
+    costs: Floats = np.where(weight > 0, square - moment**2 / np.where(weight > 0, weight, 1.0), np.inf)
+    return costs
+
+
+def _split(costs: Floats, parts: int) -> list[int]:
+    """Where so many parts of all bins end, at the least cost; the first number is 0."""
+    least, chosen = costs[0], []
+    for _ in range(parts - 1):
+        totals = least[:, None] + costs
+        chosen.append(totals.argmin(0))
+        least = totals.min(0)
+    ends = [len(costs) - 1]
+    for befores in reversed(chosen):
+        ends.append(int(befores[ends[-1]]))
+    return [0, *reversed(ends)]
+
+
+def _share(values: Floats, count: int, finish: Callable[[Floats], Floats]) -> Floats:
     """The nearest to each in one codebook, as `finish` leaves that; zeros stay zero."""
     flat, used = values.ravel(), values.ravel() != 0
-    distinct, places = np.unique(flat[used], return_inverse=True)
+    distinct, counts = np.unique(flat[used], return_counts=True)
     if not len(distinct):
         return values
-    counted = np.bincount(places, importance.ravel()[used]).astype(np.float64)
-    book = np.unique(finish(find_codebook(distinct, counted, count - (not used.all()))))
+    book = np.unique(finish(find_codebook(distinct, counts.astype(np.float64), count - (not used.all()))))
     nearest = np.searchsorted((book[1:] + book[:-1]) / 2, flat)
     result: Floats = np.where(used, book[nearest], 0.0).reshape(values.shape)
     return result

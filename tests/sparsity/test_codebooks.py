@@ -65,7 +65,7 @@ def test_more_bits_are_closer() -> None:
         (weight,) = find_weights(make_float())
         fidelities.append(share(weight, bits).sqnr_db)
     assert fidelities == sorted(fidelities)
-    assert all(4 < after - before < 8 for before, after in itertools.pairwise(fidelities))
+    assert all(4.5 < after - before < 9 for before, after in itertools.pairwise(fidelities))
 
 
 def test_zeros_stay_zeros_and_have_a_value_of_their_own() -> None:
@@ -86,18 +86,6 @@ def test_a_zero_point_is_zero() -> None:
     assert (arrays(graph)["w"][before == 128] == 128).all()
 
 
-def test_channels_of_a_large_scale_are_served_best() -> None:
-    graph = make_int8()
-    before = np.empty((8, 16, 3, 3), np.int8)
-    before[:4] = 20 * GENERATOR.integers(-6, 6, (4, 16, 3, 3))
-    before[4:] = before[:4] + 10  # of the larger scales
-    graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(before, "w"))
-    (weight,) = find_weights(graph)
-    share(weight, 3)
-    errors = np.square(arrays(graph)["w"] - before.astype(float)).mean((1, 2, 3))
-    assert errors[4:].max() < 0.8 * errors[:4].min()
-
-
 def test_integers_of_eight_bits_cannot_share_256_values() -> None:
     (weight,) = find_weights(make_int8())
     with pytest.raises(PassError, match="`conv` has integers of 8 bits"):
@@ -115,22 +103,36 @@ def test_a_weight_that_two_layers_read_is_shared_once_and_ignored_ones_are_left(
         find_weights(graph, ["d"])
 
 
+def loss(values: np.ndarray, book: np.ndarray) -> float:
+    return float(np.square(values[:, None] - book).min(1).sum())
+
+
+@given(st.lists(st.integers(-50, 50), min_size=3, max_size=9, unique=True), st.integers(2, 4))
+def test_no_other_values_are_nearer(values: list[int], count: int) -> None:
+    rising = np.array(sorted(values), float)
+    found = loss(rising, find_codebook(rising, np.ones(len(rising)), count))
+    cuts = itertools.combinations(range(1, len(rising)), min(count, len(rising)) - 1)
+    best = min(loss(rising, np.array([part.mean() for part in np.split(rising, cut)])) for cut in cuts)
+    assert found == pytest.approx(best, abs=1e-6)
+
+
 @given(st.lists(st.floats(-100, 100), min_size=3, max_size=60, unique=True), st.integers(2, 16))
-def test_a_codebook_rises_lies_within_and_is_where_its_values_are_centred(values: list[float], count: int) -> None:
+def test_a_codebook_rises_and_lies_within(values: list[float], count: int) -> None:
     rising = np.array(sorted(values))
     book = find_codebook(rising, np.ones(len(rising)), count)
-    assert len(book) <= max(count, 0)
+    assert 0 < len(book) <= count or len(book) == len(rising)
     assert (np.diff(book) >= -1e-9).all()
     assert rising[0] - 1e-6 <= book[0]
     assert book[-1] <= rising[-1] + 1e-6
-    nearest = np.abs(rising[:, None] - book).argmin(1)
-    for number in np.unique(nearest):
-        assert book[number] == pytest.approx(rising[nearest == number].mean(), abs=1e-4)
 
 
-def test_a_codebook_is_better_than_even_distances() -> None:
-    values = np.sort(GENERATOR.normal(0, 1, 5000))
-    even = np.linspace(values[0], values[-1], 16)
-    found = find_codebook(values, np.ones(5000), 16)
-    losses = [np.square(values[:, None] - book).min(1).sum() for book in (even, found)]
-    assert losses[1] < 0.6 * losses[0]
+def test_what_is_there_often_counts_often() -> None:
+    values, counts = np.array([0.0, 1.0, 10.0]), np.array([9.0, 1.0, 1.0])
+    assert find_codebook(values, counts, 2) == pytest.approx([0.1, 10.0])
+
+
+def test_many_values_are_nearly_as_well_served_as_few() -> None:
+    """Normal values with 16 to stand for them: 20.2 dB is the most that there is (Max, 1960)."""
+    values = np.sort(GENERATOR.normal(0, 1, 50_000))
+    book = find_codebook(values, np.ones(50_000), 16)
+    assert 10 * np.log10(np.square(values).sum() / loss(values, book)) == pytest.approx(20.22, abs=0.1)
