@@ -19,9 +19,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from vgg import Vgg
 
 HERE = Path(__file__).resolve().parent
-NETWORKS = {kind.__module__: kind for kind in (MobileNetV2, MobileNetV3, EfficientNet, DenseNet)}
+NETWORKS = {kind.__module__: kind for kind in (MobileNetV2, MobileNetV3, EfficientNet, DenseNet, Vgg)}
 
 SIDE = 32
 SCALE, MEAN, STD = 0.00392157, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as in the recipes' `preprocess`

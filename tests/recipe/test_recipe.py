@@ -96,7 +96,10 @@ def test_a_variant_can_stand_in_place_of_the_shared_passes(write: Write) -> None
             "{ratio: 0.5}", "{goal: {latency: 0.5}, on: onnxruntime_cpu/int4}",
             ["13:21: target `x86` has no candidate `onnxruntime_cpu/int4`; did you mean `onnxruntime_cpu/int8`?"],
         ),
-        ("{ratio: 0.5}", "{goal: {latency: 0.5, macs: 0.5}}", ["should be one of latency, latency_ms, macs, parameters, bytes"]),
+        (
+            "{ratio: 0.5}", "{goal: {latency: 0.5, macs: 0.5}}",
+            ["should be one of latency, latency_ms, macs, parameters, bytes"],
+        ),
         ("{ratio: 0.5}", "0.5", ["13:5: the options of `prune_channels` should be a mapping"]),
         (
             "prune_channels: {ratio: 0.5}", "prune_channel: {}",

@@ -1,0 +1,259 @@
+"""Pruned to milliseconds beside pruned uniformly: what is lost at which int8 latency, after the same fine-tuning.
+
+Needs the data (recipes/README.md), named by `EDGEOPT_CIFAR10`. Three sides, each trained for as many epochs on the same
+images in the same way: the network as it is, whose accuracy then is what drops are taken from; edgeopt's
+`prune_channels: {goal: {latency: …}}` by the clock of ONNX Runtime in int8; and Torch-Pruning's uniform ratio, chosen
+so that the same clock finds its network as fast as ours. All are quantized alike, judged on all 10,000 test images, and
+timed in turns. Training takes minutes an epoch: what is done is kept in `--keep`, and another run goes on from there.
+
+ResNet-20 comes from lossless images and gains points from these alone, so it is first trained on them, by labels, for
+as many epochs; all sides start from there, and learn from it, too.
+
+On a machine that others use, too, `OMP_WAIT_POLICY=PASSIVE` lets threads wait without spinning.
+
+    python benchmarks/pruning.py [--only resnet20,mobilenetv2,vgg] [--points 0.5,0.65,0.8] [--epochs 5] [--sets 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from networks import recipe_splits
+from plots import Series, draw
+from quantization import guess
+from tables import ROOT, describe_machine, show
+from uniform import prune_uniformly
+
+from edgeopt import files, registry
+from edgeopt.bench import compare_files
+from edgeopt.clock import make_clock
+from edgeopt.context import Checkpoints, Context, Memo, Timer
+from edgeopt.data import Samples
+from edgeopt.exporting import export_graph
+from edgeopt.inputs import source_request, split_samples
+from edgeopt.model import Edit, Model, load_model
+from edgeopt.network import make_network, write_network
+from edgeopt.passes import run_pass
+from edgeopt.plan import TIMER
+from edgeopt.pruning.goal import apply_edits
+from edgeopt.pruning.soundness import make_inputs
+from edgeopt.recipe import load_recipe
+from edgeopt.sources import load_source
+from edgeopt.validation.statistics import tango_bounds
+
+BACKEND = "onnxruntime_cpu"
+CONFIDENCE = 0.95
+
+#: what each side is trained with, and int8 then made with
+FINE_TUNE: dict[str, Any] = {"batch": 128, "learning_rate": 3e-3, "shift": 4, "flip": True, "distill_weight": 0.5}
+PRUNE: dict[str, Any] = {"importance": "taylor"}
+QUANTIZE: dict[str, Any] = {"bias_correction": "full"}
+
+#: modules that Torch-Pruning must leave: the classifier, and what hangs on shortcuts that pad with zeros
+IGNORED = {
+    "resnet20": ("linear", "conv1", *(f"layer{stage}.{block}.conv2" for stage in (1, 2, 3) for block in range(3))),
+    "mobilenetv2": ("classifier",),
+    "vgg": ("classifier",),
+}
+
+#: networks that were trained on other images
+STRANGERS = ("resnet20",)
+
+#: ratios that uniform pruning is tried at
+RATIOS = [step / 32 for step in range(1, 31)]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One trained and quantized network: its int8 file, the class that it gives each image, what was pruned."""
+
+    name: str
+    path: Path
+    guesses: np.ndarray
+    predicted: float | None = None
+    pruned: str = ""
+
+
+def main() -> None:
+    if not os.environ.get("EDGEOPT_CIFAR10"):
+        print("\npruning: skipped, `EDGEOPT_CIFAR10` does not name the folder of the data (recipes/README.md)")
+        return
+    options = _options()
+    series = []
+    for name in options.only:
+        bench = Bench(name, options.keep / f"{name}-{options.epochs}", options.epochs)
+        exact, dense = bench.dense()
+        sides = [side for point in options.points for side in bench.both(point)]
+        series += _show(bench, exact, dense, sides, options.sets)
+    if options.plot:
+        files.write_text(options.plot, draw(series, "int8 latency, share of the dense network's", "drop, pp"))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=[name for name in IGNORED if recipe_of(name).exists()],
+        help=",".join(IGNORED),
+    )
+    parser.add_argument(
+        "--points", type=lambda text: [float(part) for part in text.split(",")], default=[0.5, 0.65, 0.8]
+    )
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--sets", type=int, default=10, help="sets of workers of each comparison")
+    parser.add_argument(
+        "--keep", type=Path, default=ROOT / "build/benchmarks/pruning", help="folder of what is trained"
+    )
+    parser.add_argument("--plot", type=Path, help="SVG file to write")
+    return parser.parse_args()
+
+
+def recipe_of(name: str) -> Path:
+    return ROOT / f"recipes/cifar10_{name}.yaml"
+
+
+class Bench:
+    """The sides of one network, each made once and kept."""
+
+    def __init__(self, name: str, folder: Path, epochs: int) -> None:
+        self.name, self.folder, self.epochs = name, folder, epochs
+        self.recipe = recipe_of(name)
+        recipe = load_recipe(self.recipe)
+        self.splits = recipe_splits(self.recipe)
+        whole = split_samples(recipe, tuple(recipe.model.inputs))
+        self.training: Samples = whole["training"] if "training" in whole else whole["calibration"]
+        labels = self.splits.validation.labels()
+        assert labels is not None
+        self.labels = labels
+        self.original = self._once(
+            "load", lambda folder: load_source("torch_factory", source_request(recipe), folder)[0]
+        )
+        self.profile = registry.resolve("backends", BACKEND)().profile()
+        if name in STRANGERS:
+            options = {**FINE_TUNE, "epochs": epochs, "distill": False}
+            self.original = self._once("given", partial(self._run, "fine_tune", options, self.original))
+
+    def dense(self) -> tuple[np.ndarray, Side]:
+        """What the dense network answers in float once it was trained, and its int8 side."""
+        side = self._finish("dense", self.original)
+        return self._guess("dense float", self.folder / "dense simplify_onnx/model.onnx"), side
+
+    def both(self, point: float) -> Iterator[Side]:
+        """Ours at a goal, and the uniform one that is as fast."""
+        goal = {"goal": {"latency": point}, **PRUNE}
+        ours = self._once(f"edgeopt {point}", lambda folder: self._prune(goal, folder))
+        facts = json.loads((ours.folder / "facts.json").read_text())
+        yield self._finish(f"edgeopt {point}", ours, facts["predicted"], facts["pruned"])
+        times = json.loads(self._time_uniform().read_text())
+        ratio = min(times, key=lambda ratio: abs(times[ratio] - facts["measured"]))
+        uniform = self._once(f"uniform {ratio}", partial(self._prune_uniformly, float(ratio)))
+        yield self._finish(f"uniform {ratio}", uniform, None, f"every layer by {float(ratio):.0%}")
+
+    def given(self) -> float:
+        """Per cent of the test images that the network as given has right, in float."""
+        model = self._once("as given", partial(self._run, "export_onnx", {}, self.original))
+        return 100 * float((self._guess("as given", model.path) == self.labels).mean())
+
+    def _once(self, name: str, make: Any) -> Model:
+        """What `make` leaves in a folder, unless another run has."""
+        folder = self.folder / name
+        if not (folder / "model.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            make(folder)
+        return load_model(folder, self.recipe.parent)
+
+    def _context(self, folder: Path) -> Context:
+        return Context(
+            folder=folder, calibration=self.splits.calibration, training=self.training, original=self.original,
+            profile=self.profile, timer=Timer(TIMER, BACKEND, 1, 1), memo=Memo(self.folder.parent / "memos", self.name),
+            checkpoints=Checkpoints(self.folder / "checkpoints" / folder.name),
+        )  # fmt: skip
+
+    def _prune(self, options: dict[str, Any], folder: Path) -> None:
+        facts = run_pass("prune_channels", options, self.original, self._context(folder)).facts
+        told = {name: facts[name] for name in ("predicted", "measured")} | {"pruned": _macs(facts)}
+        files.write_text(folder / "facts.json", json.dumps(told))
+
+    def _prune_uniformly(self, ratio: float, folder: Path) -> None:
+        network, inputs = make_network(self.original), make_inputs(self.original.inputs, 2)
+        edits = prune_uniformly(network, inputs, ratio, IGNORED[self.name])
+        write_network(apply_edits(network, edits), self.original, folder, edits)
+
+    def _time_uniform(self) -> Path:
+        """A file of each ratio that gives a network of its own, and that network's share of the dense one's time."""
+        file = self.folder / "uniform.json"
+        if file.exists():
+            return file
+        network, inputs = make_network(self.original), make_inputs(self.original.inputs, 2)
+        clock, whole = make_clock(self._context(self.folder)), export_graph(network, self.original)
+        found, known = {}, list[tuple[Edit, ...]]()
+        for ratio in RATIOS:
+            edits = prune_uniformly(network, inputs, ratio, IGNORED[self.name])
+            if edits not in known:
+                known.append(edits)
+                found[ratio] = clock.compare(whole, export_graph(apply_edits(network, edits), self.original))
+        files.write_text(file, json.dumps(found))
+        return file
+
+    def _finish(self, name: str, model: Model, predicted: float | None = None, pruned: str = "") -> Side:
+        """Fine-tune, export, quantize, and guess every test image."""
+        options = {"epochs": self.epochs, **FINE_TUNE}
+        steps = {"fine_tune": options, "export_onnx": {}, "simplify_onnx": {}, "quantize_int8": QUANTIZE}
+        for step, chosen in steps.items():
+            model = self._once(f"{name} {step}", partial(self._run, step, chosen, model))
+        return Side(name, model.path, self._guess(name, model.path), predicted, pruned)
+
+    def _run(self, step: str, options: dict[str, Any], model: Model, folder: Path) -> None:
+        run_pass(step, options, model, self._context(folder))
+
+    def _guess(self, name: str, path: Path) -> np.ndarray:
+        file = self.folder / f"{name}.npy"
+        if not file.exists():
+            np.save(file, guess(path, BACKEND, self.splits.validation))
+        return np.load(file)
+
+
+def _macs(facts: Any) -> str:
+    dropped = facts.get("blocks_dropped")
+    return f"{facts['macs_after'] / facts['macs_before']:.2f}× MACs" + (f", without {dropped}" if dropped else "")
+
+
+def _show(bench: Bench, exact: np.ndarray, dense: Side, sides: Sequence[Side], sets: int) -> list[Series]:
+    """The table of one network, and its curves for the plot."""
+    right, rows = exact == bench.labels, list[list[object]]()
+    curves: dict[str, list[tuple[float, float]]] = {"edgeopt": [], "uniform": []}
+    for side in (dense, *sides):
+        found = side.guesses == bench.labels
+        lost, gained = int((right & ~found).sum()), int((~right & found).sum())
+        drop, most = (lost - gained) / len(right), tango_bounds(lost, gained, len(right), CONFIDENCE)[1]
+        ratio = _ratio(dense.path, side.path, sets) if side is not dense else {"value": 1.0, "low": None}
+        if side is not dense:
+            curves[side.name.split()[0]].append((ratio["value"], 100 * drop))
+        between = "" if ratio["low"] is None else f"[{ratio['low']:.3f}, {ratio['high']:.3f}]"
+        predicted = "" if side.predicted is None else f"{side.predicted:.3f}"
+        top1, drops = f"{100 * found.mean():.2f}", [f"{100 * drop:+.2f}", f"{100 * most:+.2f}"]
+        rows.append([side.name, top1, *drops, f"{ratio['value']:.3f}", between, predicted, side.pruned])
+    reached = f"the dense one in float {100 * right.mean():.2f} %, as given {bench.given():.2f} %"
+    title = f"{bench.name}, {bench.epochs} epochs: {reached}"
+    columns = ["side", "top-1 %", "drop pp", "at most", "latency", "95 % interval", "predicted", "pruned"]
+    show(f"{title} · {describe_machine()}", columns, rows)
+    return [Series(f"{bench.name}, {name}", sorted(points)) for name, points in curves.items()]
+
+
+def _ratio(dense: Path, other: Path, sets: int) -> dict[str, Any]:
+    """p50 of one image, one thread, in turns: the other's share of the dense one's."""
+    found: dict[str, Any] = compare_files(dense, other, backend=BACKEND, threads=1, batch=1, sets=sets)["ratio"]
+    return found
+
+
+if __name__ == "__main__":
+    main()
