@@ -3,7 +3,8 @@
 Where a layer is narrow already, fewer channels hardly save time; a whole block does. A block is found by running it: it
 gives a tensor of the shape that it takes, and once one layer of it, the last of its branch, gives nothing but zeros, it
 gives back just what it took. So a network without the branch computes what it does with that layer silenced, which is
-what `soundness` holds it to.
+what `soundness` holds it to. As that looks at small inputs alone, a block is run on large ones here, too: what a bound
+cuts off behind the sum is seen there.
 
 That whole blocks can go is an old finding (Veit et al., "Residual Networks Behave Like Ensembles of Relatively Shallow
 Networks", NeurIPS 2016); weighing them against channels under one latency budget is that of Sun et al., "MDP:
@@ -13,7 +14,7 @@ Multidimensional Vision Model Pruning with Latency Constraint" (CVPR 2025).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -24,58 +25,75 @@ from edgeopt.pruning.removal import silence
 #: allowed difference of what a silenced block gives and what it took, as a share of the largest value
 TOLERANCE = 1e-6
 
+#: how much larger the inputs are with which a block is looked at once more
+LARGE = 16
+
 
 def find_branches(network: nn.Module, inputs: Sequence[torch.Tensor], ignore: Sequence[str] = ()) -> list[Group]:
     """All branches that can go, in the order of the modules, each as a group of one that stays or goes.
 
-    Of blocks inside one another the outermost is named alone. Blocks in, below or around a module in `ignore` are left
-    out.
+    Of modules around one another that do nothing but what their innermost block does, that block is named: its name is
+    then the same whichever others went before. Blocks in, below or around a module in `ignore` are left out, and so are
+    those with a part that stands elsewhere, too.
     """
+    large = [values * LARGE if values.is_floating_point() else values for values in inputs]
+    seen = [_watch_blocks(network, each) for each in (inputs, large)]
     found: dict[str, Group] = {}
-    for name, given in _candidates(network, inputs):
+    for name in (name for name, _ in network.named_modules() if all(name in each for each in seen)):
         if any(f"{one}.".startswith(f"{name}.") or f"{name}.".startswith(f"{one}.") for one in ignore):
             continue
-        silenced = _find_silenced(network.get_submodule(name), given)
-        if silenced:
+        silenced = _find_silenced(network.get_submodule(name), [each[name] for each in seen])
+        if silenced and not _is_shared(network, name):
             silenced = f"{name}.{silenced}"
-            found.setdefault(silenced, Group(name, 1, 1, (), silenced=silenced))  # the outermost comes first
+            found[silenced] = Group(name, 1, 1, (), silenced=silenced)  # the innermost comes last
     return list(found.values())
 
 
-def _candidates(network: nn.Module, inputs: Sequence[torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+def _watch_blocks(network: nn.Module, inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Modules of several layers that run once, from one tensor to one of its shape, and what they were given."""
-    seen: dict[str, list[torch.Tensor | None]] = {}
+    given: dict[str, list[torch.Tensor | None]] = {}
     names = {id(module): name for name, module in network.named_modules()}
 
-    def note(module: nn.Module, arguments: tuple[object, ...], result: object) -> None:
-        given = arguments[0] if len(arguments) == 1 else None
-        fits = isinstance(given, torch.Tensor) and isinstance(result, torch.Tensor) and given.shape == result.shape
-        seen.setdefault(names[id(module)], []).append(given if fits else None)  # type: ignore[arg-type]
+    def take(module: nn.Module, arguments: tuple[object, ...], named: dict[str, object]) -> None:
+        only = arguments[0] if len(arguments) == 1 and not named else None
+        fits = isinstance(only, torch.Tensor) and only.is_floating_point()
+        # copied, as a layer may change it in place
+        given.setdefault(names[id(module)], []).append(only.clone() if fits else None)  # type: ignore[attr-defined]
+
+    def check(module: nn.Module, _arguments: tuple[object, ...], result: object) -> None:
+        taken = given[names[id(module)]]
+        if taken[-1] is None or not isinstance(result, torch.Tensor) or result.shape != taken[-1].shape:
+            taken[-1] = None
 
     composite = [module for name, module in network.named_modules() if name and any(True for _ in module.children())]
-    hooks = [module.register_forward_hook(note) for module in composite]
+    hooks = [module.register_forward_pre_hook(take, with_kwargs=True) for module in composite]
+    hooks += [module.register_forward_hook(check) for module in composite]
     try:
         with torch.inference_mode():
             network.eval()(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    for name, _ in network.named_modules():
-        given = seen.get(name, [])
-        if len(given) == 1 and given[0] is not None and given[0].is_floating_point():
-            yield name, given[0]
+    return {name: taken[0] for name, taken in given.items() if len(taken) == 1 and taken[0] is not None}
+
+
+def _is_shared(network: nn.Module, block: str) -> bool:
+    """Whether a part of a block stands elsewhere, too: it would not go with the block."""
+    parts = set(network.get_submodule(block).modules())
+    named = network.named_modules(remove_duplicate=False)
+    return any(module in parts and not f"{name}.".startswith(f"{block}.") for name, module in named)
 
 
 @torch.inference_mode()
-def _find_silenced(block: nn.Module, given: torch.Tensor) -> str:
-    """The last layer of a block whose zeros make it give what it is given; empty where there is none."""
+def _find_silenced(block: nn.Module, given: Sequence[torch.Tensor]) -> str:
+    """The last layer of a block whose zeros make it give whatever it is given; empty where there is none."""
     layers: list[str] = [
         name for name, part in block.named_modules() if name and any(True for _ in part.parameters(False))
     ]
     for name in reversed(layers):
         silent = copy.deepcopy(block)
         silence(silent.get_submodule(name))
-        if _close(silent(given), given):
+        if all(_close(silent(each.clone()), each) for each in given):
             return name
     return ""
 

@@ -102,7 +102,7 @@ class Course:
             reason = f"`{groups[0].name}`: {groups[0].obstacle}" if groups else "it has none that could go"
             hint = "take `prune_channels` out of `passes:`"
             raise PassError(f"no channels of the network can be pruned: {reason}", hint)
-        given = {group.name: group.size for group in self.groups}
+        given = {name: group.size for group in self.groups for name in (group.name, *group.layers)}
         self._limits = Limits(aims.round_to, aims.min_channels, aims.max_ratio, given)
         self._limits.check_names(name for name, _ in self._whole.named_modules())
         self._widths = Widths(find_layers(self._whole, self._single), self.groups)
@@ -211,7 +211,7 @@ def _make_round(groups: Sequence[Group], curves: Sequence[Curve], found: Pruned)
     whole = {
         group.name: found.failed.get(group.name) or group.tell("the goal is met with all of its channels")
         for group in groups
-        if kept[group.name] == group.size and not group.silenced
+        if kept[group.name] == group.size and (not group.silenced or group.name in found.failed)
     }
     return Round(
         edits=found.sound.edits, kept=kept, left_whole=whole, loss=found.loss, predicted=found.predicted,

@@ -26,7 +26,8 @@ class Limits:
         min_channels: no group gets narrower.
         max_ratio: of its channels in the network as given, no group loses a larger share: one for all, or by the names
             of modules, with all below them, and `default`.
-        given: the size of each group in the network as given, by its name; of others it is the one that they have.
+        given: the size of each group in the network as given, by the names of its layers, since a group is called after
+            another one once its first went with a branch; of others it is the one that they have.
     """
 
     round_to: int

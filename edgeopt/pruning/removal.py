@@ -17,7 +17,7 @@ def make_edits(network: nn.Module, choices: Iterable[Choice]) -> tuple[Edit, ...
     """One `keep_channels` edit per module and axis, so that each group keeps just the chosen ones of its channels.
 
     All channel numbers are those of `network` as it is. Branches go last, by one `drop_branch` edit each: their layers
-    may have lost channels, and are not there afterwards.
+    may have lost channels, and are not there afterwards. One inside another goes with it.
     """
     choices = list(choices)
     gone: dict[tuple[str, str], set[int]] = defaultdict(set)
@@ -25,7 +25,8 @@ def make_edits(network: nn.Module, choices: Iterable[Choice]) -> tuple[Edit, ...
         going = set(range(choice.group.size)) - set(choice.kept)
         for member in choice.group.members:
             gone[member.module, member.axis].update(channel for i in going for channel in member.channels[i])
-    dropped = [choice.group for choice in choices if choice.group.silenced and not choice.kept]
+    branches = [choice.group for choice in choices if choice.group.silenced and not choice.kept]
+    dropped = [one for one in branches if not any(other.holds(one.name) for other in branches if other is not one)]
     kept = (
         Edit(
             kind="keep_channels",

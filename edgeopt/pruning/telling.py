@@ -51,11 +51,18 @@ def tell_rounds(course: Course, rounds: Sequence[Round], before: tuple[int, int]
 
 
 def _count_kept(groups: Sequence[Group], rounds: Sequence[Round]) -> dict[str, int]:
-    """Of each group how many channels stayed; none where its layers went with a branch."""
-    kept = {group.name: group.size for group in groups}
-    kept |= {name: count for each in rounds for name, count in each.kept.items()}
-    dropped = [group for group in groups if group.silenced and not kept[group.name]]
-    return {name: 0 if any(block.holds(name) for block in dropped) else count for name, count in kept.items()}
+    """Of each group how many channels stayed; none where all of its layers went with branches.
+
+    In later rounds a group is called after another of its layers where the first went.
+    """
+    last = {name: count for each in rounds for name, count in each.kept.items()}
+    dropped = [group for group in groups if group.silenced and not last[group.name]]
+    kept = {}
+    for group in groups:
+        left = [name for name in group.layers or (group.name,) if not any(block.holds(name) for block in dropped)]
+        counts = [each.kept[name] for each in rounds for name in left if name in each.kept]
+        kept[group.name] = (counts or [last[group.name]])[-1] if left else 0
+    return kept
 
 
 def _tell_goal(course: Course, last: Round) -> Facts:

@@ -197,6 +197,23 @@ def test_each_group_is_told_with_its_channels_what_they_bought_and_its_curve(
     assert sum(float(row[1].removesuffix(" %")) for row in rows.values()) > 0
 
 
+def test_branches_and_the_channels_in_them_are_told_as_gone_whichever_round_took_them(
+    torch_model: Model, context: Context
+) -> None:
+    options = {"goal": {"macs": 0.12}, "importance": "l2", "round_to": 1, "min_channels": 2, "rounds": 3}
+    result = PruneChannels.model_validate(options)(torch_model, context)
+    dropped = [edit.module for edit in edits_of(result.model) if edit.kind == "drop_branch"]
+    assert dropped
+    assert result.facts["blocks_dropped"] == ", ".join(sorted(dropped))
+    whole, network = make_network(torch_model), make_network(result.model)
+    for block in dropped:
+        assert str(result.facts[f"group {block}"]).startswith("branch dropped")
+        inner = whole.get_submodule(block).conv1.out_channels
+        assert str(result.facts[f"group {block}.conv1"]).startswith(f"{inner} → 0 ")
+    stem = f"{whole.stem[0].out_channels} → {network.stem[0].out_channels} "
+    assert str(result.facts["group stem.0"]).startswith(stem)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

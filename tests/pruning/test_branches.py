@@ -94,9 +94,69 @@ def test_a_relu_behind_the_sum_is_no_hindrance_where_what_came_is_positive() -> 
     assert [branch.name for branch in find_branches(network, IMAGES)] == ["1"]
 
 
-def test_of_a_wrapped_block_the_wrapper_is_named_once() -> None:
+def test_of_a_wrapped_block_the_block_is_named_once() -> None:
     network = nn.Sequential(nn.Sequential(Residual(4)))
-    assert [(one.name, one.silenced) for one in find_branches(network, IMAGES)] == [("0", "0.0.branch.2")]
+    assert [(one.name, one.silenced) for one in find_branches(network, IMAGES)] == [("0.0", "0.0.branch.2")]
+
+
+def test_a_block_keeps_its_name_when_the_others_of_its_stage_went() -> None:
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sequential(Residual(4), Residual(4)))
+    first, second = find_branches(network, IMAGES)
+    apply_edit(network, *make_edits(network, [Choice(first, ())]))
+    assert [one.name for one in find_branches(network, IMAGES)] == [second.name] == ["1.1"]
+
+
+def test_a_bound_behind_the_sum_is_seen_though_small_inputs_do_not_reach_it() -> None:
+    assert find_branches(nn.Sequential(Residual(4, nn.Hardtanh(-20, 20)), nn.ReLU()), IMAGES) == []
+    positive = nn.Sequential(nn.ReLU6(), Residual(4, nn.ReLU6()))
+    assert [one.name for one in find_branches(positive, IMAGES)] == ["1"]
+
+
+class Rectified(Residual):
+    """Its first layer changes what the block is given, also for the shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.branch.insert(0, nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.branch(x)
+        return x + y
+
+
+class Scaled(Residual):
+    def forward(self, x: Tensor, *, scale: float) -> Tensor:  # type: ignore[override]
+        return x + scale * self.branch(x)  # type: ignore[no-any-return]
+
+
+class Calling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Scaled(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x, scale=0.5)  # type: ignore[no-any-return]
+
+
+def test_a_block_that_changes_what_it_is_given_or_takes_more_is_left() -> None:
+    assert find_branches(nn.Sequential(nn.Conv2d(4, 4, 1), Rectified()), IMAGES) == []
+    assert find_branches(Calling(), IMAGES) == []
+
+
+def test_a_block_with_a_layer_that_another_one_runs_too_is_left() -> None:
+    network = nn.Sequential(Residual(4), Residual(4))
+    network[1].branch[0] = network[0].branch[0]
+    assert find_branches(network, IMAGES) == []
+
+
+def test_of_a_branch_in_a_branch_the_outer_one_takes_the_inner_with_it() -> None:
+    outer = Residual(4)
+    outer.branch.insert(0, Residual(4))
+    network = nn.Sequential(outer, nn.Conv2d(4, 2, 1))
+    branches = find_branches(network, IMAGES)
+    assert [one.name for one in branches] == ["0", "0.branch.0"]
+    edits = make_edits(network, [Choice(one, ()) for one in branches])
+    assert [edit.module for edit in edits] == ["0"]
 
 
 def test_a_block_that_runs_twice_is_left() -> None:
