@@ -60,7 +60,7 @@ class Shared:
 
 
 def find_weights(graph: onnx.ModelProto, ignore: Sequence[str] = ()) -> list[Weight]:
-    """The weights of a graph, in float or behind a DequantizeLinear, but those of the nodes in `ignore`; each once.
+    """The weights of a graph, in float or behind a DequantizeLinear, each once; but none that a node in `ignore` reads.
 
     Raises:
         PassError: the graph has no node of a name in `ignore`.
@@ -71,24 +71,28 @@ def find_weights(graph: onnx.ModelProto, ignore: Sequence[str] = ()) -> list[Wei
         raise PassError(f"the graph has no layer `{unknown}` to ignore", did_you_mean(unknown, names))
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
     producers = {name: node for node in graph.graph.node for name in node.output}
-    found: dict[str, Weight] = {}
+    found, kept = dict[str, Weight](), set[str]()
     for node in graph.graph.node:
-        if node.op_type in WEIGHTED and _name(node) not in ignore:
-            weight = _find_weight(node, constants, producers)
-            if weight is not None and len(weight.tensor.dims) > 1:
-                found.setdefault(weight.tensor.name, weight)
-    return list(found.values())
+        weight = _find_weight(node, constants, producers) if node.op_type in WEIGHTED else None
+        if weight is not None and len(weight.tensor.dims) > 1:
+            found.setdefault(weight.tensor.name, weight)
+            kept |= {weight.tensor.name} if weight.node in ignore else set()
+    return [weight for name, weight in found.items() if name not in kept]
 
 
 def share(weight: Weight, bits: int) -> Shared:
     """Let the weights of a layer share 2^bits values, in place.
 
     Raises:
-        PassError: they are integers that have no more values than that anyhow.
+        PassError: they are integers that have no more values than that anyhow, or of which zero is another one in
+            each channel, so that few numbers and zeros that stay cannot both be had.
     """
     if weight.scale is not None and bits >= 8:
         hint = "set `bits` to 7 or less, or share the weights of the float graph"
         raise PassError(f"`{weight.node}` has integers of 8 bits, which are {2**bits} values as they are", hint)
+    if len(np.unique(weight.zero_point)) > 1:
+        hint = f"add it to `ignore`: [{weight.node}], or quantize weights around zero"
+        raise PassError(f"`{weight.node}` has integers with zero points that differ by channel", hint)
     given = numpy_helper.to_array(weight.tensor)
     values = given.astype(np.float64) - weight.zero_point
     finish: Callable[[Floats], Floats] = (lambda book: book) if weight.scale is None else np.round

@@ -15,20 +15,27 @@ from edgeopt.model import Edit
 def find_layers(network: nn.Module, ignore: Sequence[str] = ()) -> dict[str, _ConvNd | nn.Linear]:
     """Module name → convolution or linear layer, but those in or below `ignore`; of a shared weight the first alone.
 
+    Whoever shares a weight with what is ignored is left out as well.
+
     Raises:
-        PassError: the network has no module of a name in `ignore`.
+        PassError: the network has no module of a name in `ignore`, or a layer computes its weight from other tensors.
     """
     names = [name for name, _ in network.named_modules()]
     unknown = next((name for name in ignore if name not in names), None)
     if unknown is not None:
         raise PassError(f"the network has no module `{unknown}` to ignore", did_you_mean(unknown, names))
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, (_ConvNd, nn.Linear))}
+    ignored = [name for name in layers if any(f"{name}.".startswith(f"{each}.") for each in ignore)]
+    seen = {id(layers[name].weight) for name in ignored}
     found: dict[str, _ConvNd | nn.Linear] = {}
-    seen: set[int] = set()
-    for name, module in network.named_modules():
-        ignored = any(f"{name}.".startswith(f"{each}.") for each in ignore)
-        if isinstance(module, (_ConvNd, nn.Linear)) and not ignored and id(module.weight) not in seen:
-            seen.add(id(module.weight))
-            found[name] = module
+    for name, layer in layers.items():
+        if name in ignored or id(layer.weight) in seen:
+            continue
+        if "weight" not in dict(layer.named_parameters(recurse=False)):
+            what = f"`{name}` computes its weight from other tensors, whose zeros would not be those of the weight"
+            raise PassError(what, f"add it to `ignore`: [{name}]")
+        seen.add(id(layer.weight))
+        found[name] = layer
     return found
 
 

@@ -120,8 +120,9 @@ def test_with_on_the_clock_is_asked_and_the_download_is_that_of_the_target(torch
     facts = prune(torch_model, tmp_path, context, on="onnxruntime_cpu/int8").facts
     assert "the time" in str(facts["time"])
     assert "onnxruntime_cpu/int8" in str(facts["time"])
-    assert "download" in str(facts["download_float"])
-    assert facts["download_share"] != facts["download_float"]
+    told = prune(torch_model, tmp_path / "float").facts
+    assert facts["download_float"] == told["gain"]
+    assert facts["download_share"] != told["download_share"]
 
 
 def test_ignored_layers_keep_their_weights(torch_model: Model, tmp_path: Path) -> None:

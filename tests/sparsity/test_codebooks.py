@@ -92,6 +92,14 @@ def test_integers_of_eight_bits_cannot_share_256_values() -> None:
         share(weight, 8)
 
 
+def test_zero_points_that_differ_are_refused() -> None:
+    graph = make_int8(np.uint8, 128)
+    graph.graph.initializer[2].CopyFrom(numpy_helper.from_array(np.arange(120, 128, dtype=np.uint8), "z"))
+    (weight,) = find_weights(graph)
+    with pytest.raises(PassError, match="`conv` has integers with zero points that differ by channel"):
+        share(weight, 2)
+
+
 def test_a_weight_that_two_layers_read_is_shared_once_and_ignored_ones_are_left() -> None:
     nodes = [helper.make_node("Gemm", ["x", "w"], [name], name=name) for name in ("a", "b")]
     graph = make_graph(
@@ -99,6 +107,7 @@ def test_a_weight_that_two_layers_read_is_shared_once_and_ignored_ones_are_left(
     )
     assert [weight.node for weight in find_weights(graph)] == ["a", "c"]
     assert [weight.node for weight in find_weights(graph, ["c"])] == ["a"]
+    assert [weight.node for weight in find_weights(graph, ["b"])] == ["c"]
     with pytest.raises(PassError, match="no layer `d` to ignore"):
         find_weights(graph, ["d"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from edgeopt.errors import PassError
 from edgeopt.sparsity.magnitude import adapt_to_layer, keep_largest
@@ -52,10 +53,18 @@ def test_weights_of_shared_and_ignored_layers_are_not_found_twice_or_at_all() ->
     network = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4)), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
     network[1][0].weight = network[0].weight
     assert list(find_layers(network)) == ["0", "2"]
-    assert list(find_layers(network, ["0"])) == ["1.0", "2"]
-    assert list(find_layers(network, ["1", "2"])) == ["0"]
+    assert list(find_layers(network, ["0"])) == list(find_layers(network, ["1.0"])) == ["2"]
+    assert list(find_layers(network, ["2"])) == ["0"]
     with pytest.raises(PassError, match="no module `9` to ignore"):
         find_layers(network, ["9"])
+
+
+def test_a_weight_that_is_computed_is_refused_until_it_is_ignored() -> None:
+    network = nn.Sequential(nn.Linear(4, 4), parametrizations.weight_norm(nn.Linear(4, 4)))
+    with pytest.raises(PassError, match="`1` computes its weight from other tensors") as caught:
+        find_layers(network)
+    assert "ignore" in caught.value.hint
+    assert list(find_layers(network, ["1"])) == ["0"]
 
 
 def test_zeros_are_set_where_the_mask_is_false_and_each_layer_gets_an_edit() -> None:
