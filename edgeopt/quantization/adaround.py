@@ -5,6 +5,8 @@ its floor plus a share between 0 and 1 (their rectified sigmoid), trained so tha
 will see, those of the network as quantized so far, what the float network makes. The activation that is fused with the
 layer counts. A regularizer, annealed, drives the shares to 0 or 1. Other than there, error and regularizer are divided
 by what they are at nearest rounding and by the number of weights, so that one balance suits layers of any size.
+
+A weight that is zero stays zero, which sparse networks are to be to the end.
 """
 
 from __future__ import annotations
@@ -159,14 +161,16 @@ def _round_layer(task: _Task, weight: Tensor, iterations: int, generator: torch.
     nearest = torch.from_numpy(quantizer.quantize(weight.numpy()).astype(np.int64)) - int(quantizer.zero_point.flat[0])
     floor, rounded = (task.layer.to_matrix(each).float() for each in (steps.floor(), nearest))
 
+    used = task.layer.to_matrix(weight != 0).float()
+
     def weights_of(integers: Tensor) -> Tensor:
-        return integers.clamp(low, high) * scale
+        return integers.clamp(low, high) * scale * used
 
     least = float(task.error(weights_of(rounded)))
     shares = _train_shares(
         task, floor, task.layer.to_matrix(steps).float() - floor, weights_of, least, iterations, generator
     )
-    trained = (floor + (shares >= 0.5)).clamp(low, high)
+    trained = (floor + (shares >= 0.5)).clamp(low, high) * used
     best = trained if float(task.error(weights_of(trained))) < least else rounded
     moved = task.layer.from_matrix(best).numpy() + quantizer.zero_point.flat[0].astype(np.int64)
     return np.ascontiguousarray(moved.astype(quantizer.zero_point.dtype))

@@ -68,6 +68,23 @@ def nearest(graph: onnx.ModelProto, scheme: Scheme) -> Arrays:
     return {each.node: scheme.weights[each.node].quantize(arrays[each.weight]) for each in scheme.placement.weighted}
 
 
+def test_weights_that_are_zero_stay_zero(graph: onnx.ModelProto, profile: QuantizationProfile) -> None:
+    sparse = onnx.ModelProto()
+    sparse.CopyFrom(graph)
+    for tensor in sparse.graph.initializer:
+        if len(tensor.dims) > 1:
+            weight = onnx.numpy_helper.to_array(tensor)
+            few = np.where(np.abs(weight) < np.quantile(np.abs(weight), 0.7), np.float32(0), weight)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(few, tensor.name))
+    scheme = scheme_of(sparse, profile, 4)
+    integers, plain = adaround(sparse, scheme, batches, iterations=200), nearest(sparse, scheme)
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in sparse.graph.initializer}
+    for each in scheme.placement.weighted:
+        zeros = arrays[each.weight] == 0
+        assert np.array_equal(integers[each.node][zeros], plain[each.node][zeros])
+    assert any(not np.array_equal(integers[name], plain[name]) for name in integers)
+
+
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_at_four_bits_the_output_is_much_closer_than_after_nearest_rounding(
     graph: onnx.ModelProto, profile: QuantizationProfile, per_channel: bool
