@@ -70,7 +70,7 @@ def find_replacements(network: nn.Module, inputs: Sequence[Tensor], which: Colle
     for name, module in network.named_modules(remove_duplicate=False):
         kind, (owner, _, child) = type(module).__name__, name.rpartition(".")
         put = GATES.get(kind, to)
-        if type(module) is not getattr(nn, kind, None) or kind not in which or kind == put:
+        if not _is_known(module) or kind not in which or kind == put:
             continue
         if id(module) in returned or not child:
             left.append(f"{kind} `{name}`: it makes an output")
@@ -82,14 +82,14 @@ def find_replacements(network: nn.Module, inputs: Sequence[Tensor], which: Colle
 
 def _watch(network: nn.Module, inputs: Sequence[Tensor], which: Collection[str]) -> tuple[list[str], set[int]]:
     """What a forward pass calls as a function, in words, and the ids of modules whose results it returns."""
-    calls, made = Calls(which), dict[int, tuple[Any, int]]()
+    calls, made = Calls(which), list[tuple[Any, int]]()
 
     def enter(name: str, module: nn.Module) -> Callable[..., None]:
-        return lambda *_: calls.inside.append((name, type(module).__name__ in FUNCTIONS))
+        return lambda *_: calls.inside.append((name, _is_known(module)))
 
     def leave(module: nn.Module, _given: Any, result: Any) -> None:
         calls.inside.pop()
-        made.setdefault(id(result), (result, id(module)))  # kept alive, so that no other one gets its id
+        made.append((result, id(module)))  # kept alive, so that no other one gets its memory
 
     with ExitStack() as hooks, torch.no_grad():
         for name, module in network.named_modules():
@@ -97,5 +97,16 @@ def _watch(network: nn.Module, inputs: Sequence[Tensor], which: Collection[str])
             hooks.callback(module.register_forward_hook(leave).remove)
         with calls:
             outputs = name_outputs(network.eval()(*inputs))
-    returned = {made[id(tensor)][1] for tensor in outputs.values() if id(tensor) in made}
+    held = {_memory_of(tensor) for tensor in outputs.values()}  # also of a view, or where the module works in place
+    returned = {module for result, module in made if isinstance(result, Tensor) and _memory_of(result) in held}
     return [f"{name} in `{owner or 'the network'}`" for name, owner in calls.found], returned
+
+
+def _is_known(module: nn.Module) -> bool:
+    """Whether it is an activation of torch's own, and not one that somebody gave the same name."""
+    kind = type(module).__name__
+    return kind in FUNCTIONS and type(module) is getattr(nn, kind)
+
+
+def _memory_of(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

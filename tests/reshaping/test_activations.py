@@ -52,6 +52,21 @@ def test_what_is_left_is_named_with_the_reason() -> None:
     assert len(left) == 3
 
 
+@pytest.mark.parametrize("last", [[nn.SiLU(inplace=True)], [nn.Sigmoid(), nn.Flatten(0)]])
+def test_an_output_is_one_whether_it_is_made_in_place_or_seen_otherwise(last: list[nn.Module]) -> None:
+    found = find(nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 4), *last))
+    assert found.counts == {"SiLU → ReLU": 1}
+    assert found.left == (f"{type(last[0]).__name__} `3`: it makes an output",)
+
+
+def test_an_activation_that_somebody_wrote_is_named_by_what_it_calls() -> None:
+    class SiLU(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.sigmoid(x)
+
+    assert find(nn.Sequential(SiLU(), nn.Linear(4, 4))).left == ("sigmoid in `0`: called as a function",)
+
+
 def test_only_the_kinds_that_are_named_are_replaced() -> None:
     found = find(Mixed(), ["SiLU"])
     assert found.counts == {"SiLU → ReLU": 2}
