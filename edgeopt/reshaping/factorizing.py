@@ -19,6 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgeopt.clock import Clock
 from edgeopt.edits.factor import make_factors
+from edgeopt.errors import PassError, did_you_mean
 from edgeopt.gain import WORTH
 from edgeopt.model import Edit
 from edgeopt.network import count_macs
@@ -64,7 +65,15 @@ class Factored:
 def find_layers(
     network: nn.Module, inputs: Sequence[torch.Tensor], ignore: Sequence[str]
 ) -> tuple[list[Layer], dict[str, str]]:
-    """The convolutions and linear layers that run and may be factored, and why each other one may not, by name."""
+    """The convolutions and linear layers that run and may be factored, and why each other one may not, by name.
+
+    Raises:
+        PassError: the network has no module of a name in `ignore`.
+    """
+    known = dict(network.named_modules())
+    unknown = next((name for name in ignore if name not in known), None)
+    if unknown is not None:
+        raise PassError(f"the network has no module `{unknown}` to ignore", did_you_mean(unknown, known))
     found, left, obstacles = list[Layer](), dict[str, str](), _find_obstacles(network)
 
     def note(module: nn.Module, given: tuple[torch.Tensor, ...], _made: torch.Tensor) -> None:

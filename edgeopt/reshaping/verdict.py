@@ -27,7 +27,8 @@ def measure_gain(before: nn.Module, after: nn.Module, model: Model, context: Con
     """What the change of a network gains on the clock of the candidate `on`, at its precision.
 
     Raises:
-        BuildError: one of them cannot be exported, built or run.
+        PassError: one of them cannot be exported.
+        BuildError: one of them cannot be built or run.
     """
     graphs = [export_graph(network, model, context.seed) for network in (before, after)]
     return time_gain(make_clock(context), graphs[0], graphs[1], on)

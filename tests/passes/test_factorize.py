@@ -13,6 +13,7 @@ from torch import nn
 from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
 from edgeopt.context import Context, Timer
 from edgeopt.data import Samples
+from edgeopt.errors import PassError
 from edgeopt.model import Model, load_model
 from edgeopt.network import count_macs, make_network
 from edgeopt.passes import PassResult
@@ -76,6 +77,12 @@ def test_ignored_modules_stay_whole(torch_model: Model, tmp_path: Path) -> None:
     below = {name.partition(".")[0] for name in whole}
     result = factorize(torch_model, tmp_path / "some", energy=0.6, ignore=sorted(below)[:1])
     assert set(factored(result)) == {name for name in whole if not name.startswith(sorted(below)[0])}
+
+
+def test_a_name_to_ignore_that_the_network_has_not_is_refused(torch_model: Model, tmp_path: Path) -> None:
+    with pytest.raises(PassError, match="no module `steam` to ignore") as caught:
+        factorize(torch_model, tmp_path, ignore=["steam"])
+    assert "stem" in caught.value.hint
 
 
 @pytest.mark.parametrize("profile", [None, OnnxruntimeCpu().profile()])
