@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeopt.clock import Clock, strip_ends
 from edgeopt.context import Memo
 from edgeopt.model import canonical_json
-from edgeopt.pruning.layers import Layer, Widths
+from edgeopt.pruning.layers import OPERATORS, Layer, Widths
 
 #: shares of a layer's channels that it is timed at, between which times are taken to lie in a line
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
@@ -75,39 +75,35 @@ def make_table(
     Raises:
         BuildError: a layer cannot be built or run on the target.
     """
-    layers = {_key(layer): layer for layer in widths.layers}
-    counts = {key: _counts(layer, widths, round_to) for key, layer in layers.items()}
-    known = {key: _recall(memo, clock, layer) for key, layer in layers.items()}
-    missing = [
-        (key, point) for key, (inputs, outputs) in counts.items() for point in product(inputs, outputs)
-        if point not in known[key]
-    ]  # fmt: skip
+    counts = {layer.name: _counts(layer, widths, round_to) for layer in widths.layers}
+    alike = {layer.signature: layer for layer in widths.layers}
+    known = {signature: _recall(memo, clock, layer) for signature, layer in alike.items()}
+    wanted = dict.fromkeys(
+        (layer.signature, point) for layer in widths.layers for point in product(*counts[layer.name])
+    )
+    missing = [(signature, point) for signature, point in wanted if point not in known[signature]]
     finished = clock.finished(whole)
     references, done = list[float](), 0
     for chunk in _chunks(missing):
-        graphs = [_layer_graph(layers[key], point[0], point[1], clock) for key, point in chunk]
+        graphs = [_layer_graph(alike[signature], point, clock) for signature, point in chunk]
         reference, idle, *times = clock.time([finished, _idle_graph(), *graphs])
         references.append(reference)
-        for (key, point), ms in zip(chunk, times, strict=True):
+        for (signature, point), ms in zip(chunk, times, strict=True):
             # a machine that is slower for a while is so for the whole network, too
-            known[key][point] = max(ms - idle, LEAST_SHARE * ms) / reference
+            known[signature][point] = max(ms - idle, LEAST_SHARE * ms) / reference
         done += len(chunk)
         tell(done / len(missing))
     whole_ms = float(np.median(references)) if references else clock.time([finished])[0]
-    for key, layer in layers.items():
-        fresh = {point for other, point in missing if other == key}
-        known[key] |= {point: known[key][point] * whole_ms for point in fresh}
-        _remember(memo, clock, layer, known[key])
-    grids = {layer.name: _grid(counts[_key(layer)], known[_key(layer)]) for layer in widths.layers}
+    for signature, point in missing:
+        known[signature][point] *= whole_ms
+    for signature in dict.fromkeys(signature for signature, _ in missing):
+        _remember(memo, clock, alike[signature], known[signature])
+    grids = {layer.name: _grid(counts[layer.name], known[layer.signature]) for layer in widths.layers}
     return LatencyTable(grids, whole_ms)
 
 
 def _chunks(points: Sequence[Any]) -> Iterator[Sequence[Any]]:
     yield from (points[at : at + TOGETHER] for at in range(0, len(points), TOGETHER))
-
-
-def _key(layer: Layer) -> tuple[object, ...]:
-    return (*layer.signature, layer.inputs, layer.outputs)
 
 
 def _counts(layer: Layer, widths: Widths, round_to: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -150,21 +146,20 @@ def _parts(clock: Clock, layer: Layer) -> list[Any]:
     return ["latency of a layer", json.loads(json.dumps(layer.signature)), clock.describe()]
 
 
-def _layer_graph(layer: Layer, inputs: int, outputs: int, clock: Clock) -> onnx.ModelProto:
+def _layer_graph(layer: Layer, point: tuple[int, int], clock: Clock) -> onnx.ModelProto:
     """One layer and the activation behind it, with weights that mean nothing, between integers where it can be."""
     random, batch = np.random.default_rng(0), clock.timer.batch
-    given = outputs if layer.depthwise else inputs
-    fan_in = 1 if layer.depthwise else inputs // layer.groups
-    if layer.kind == "linear":
-        shape, node = [batch, inputs], helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="layer", transB=1)
-        weight = random.standard_normal((outputs, inputs))
-    else:
-        shape = [batch, given, *layer.size]
-        weight = random.standard_normal((outputs, fan_in, *layer.kernel))
-        node = helper.make_node(
-            "Conv", ["x", "w", "b"], ["y"], name="layer", strides=layer.stride, pads=[*layer.padding, *layer.padding],
-            dilations=layer.dilation, group=given if layer.depthwise else layer.groups,
-        )  # fmt: skip
+    inputs, outputs = (point[1], point[1]) if layer.depthwise else point
+    groups = inputs if layer.depthwise else layer.groups
+    options: dict[str, Any] = {"transB": 1}
+    shape, weighted = [batch * layer.positions, inputs], (outputs, inputs // groups)
+    if layer.kind != "linear":
+        pads, shape = [*layer.padding, *layer.padding], [batch, inputs, *layer.size]
+        options = {"strides": layer.stride, "pads": pads, "dilations": layer.dilation, "group": groups}
+    if layer.kind == "transposed":
+        weighted = (inputs, outputs // groups)
+    node = helper.make_node(OPERATORS[layer.kind], ["x", "w", "b"], ["y"], name="layer", **options)
+    weight = random.standard_normal((*weighted, *layer.kernel))
     scaled = (weight / np.sqrt(weight[0].size)).astype(np.float32)
     constants = [numpy_helper.from_array(scaled, "w"), numpy_helper.from_array(np.zeros(outputs, np.float32), "b")]
     graph = helper.make_graph(

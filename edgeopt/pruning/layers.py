@@ -6,6 +6,7 @@ of its own: a `Widths` says for every layer what a choice of channel counts, one
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from torch.nn.modules.conv import _ConvNd
 from edgeopt.edits.keep_channels import is_depthwise
 from edgeopt.pruning.groups import Group
 
+#: the operator that a kind of layer is in a graph
+OPERATORS = {"conv": "Conv", "transposed": "ConvTranspose", "linear": "Gemm"}
+
 
 @dataclass(frozen=True)
 class Layer:
     """A convolution or a linear layer as a forward pass of one sample meets it.
 
     Attributes:
-        kind: `conv` or `linear`.
+        kind: `conv`, `transposed` (convolution) or `linear`.
         inputs, outputs: channels.
         kernel, stride, padding, dilation: as in the module, one number per axis; none where it is linear.
         groups: of a convolution; as many as channels where it is depthwise.
@@ -50,22 +54,23 @@ class Layer:
 
     def macs(self, inputs: int, outputs: int) -> int:
         """Multiply-accumulates with so many channels."""
-        taps = 1
-        for side in self.kernel:
-            taps *= side
-        fan_in = 1 if self.depthwise else inputs // self.groups
-        return self.uses * self.positions * outputs * fan_in * taps
+        # each weight is used once per element of what a layer makes, or of what it takes where it is transposed
+        applied = math.prod(self.size) if self.kind == "transposed" else self.positions
+        return self.uses * applied * self._products(inputs, outputs)
 
     def weights(self, inputs: int, outputs: int) -> int:
         """Weights and biases with so many channels."""
-        return self.macs(inputs, outputs) // (self.uses * self.positions) + outputs
+        return self._products(inputs, outputs) + outputs
+
+    def _products(self, inputs: int, outputs: int) -> int:
+        return outputs * (1 if self.depthwise else inputs // self.groups) * math.prod(self.kernel)
 
     @property
     def signature(self) -> tuple[object, ...]:
         """What its time depends on, beside the channels: layers with equal ones are timed once."""
-        grouped = 0 if self.depthwise else self.groups
+        grouped, rows = 0 if self.depthwise else self.groups, self.positions if self.kind == "linear" else 0
         return (
-            self.kind, self.kernel, self.stride, self.padding, self.dilation, grouped, self.size,
+            self.kind, self.kernel, self.stride, self.padding, self.dilation, grouped, self.size, rows,
         )  # fmt: skip
 
 
@@ -95,8 +100,9 @@ def _make_layer(name: str, module: nn.Module, shapes: list[tuple[torch.Size, tor
         return Layer(name, "linear", module.in_features, module.out_features, positions=positions, uses=len(shapes))
     assert isinstance(module, _ConvNd)
     padding = module.padding if isinstance(module.padding, tuple) else _same(module)
+    kind = "transposed" if module.transposed else "conv"
     return Layer(
-        name, "conv", module.in_channels, module.out_channels, tuple(module.kernel_size), tuple(module.stride),
+        name, kind, module.in_channels, module.out_channels, tuple(module.kernel_size), tuple(module.stride),
         padding, tuple(module.dilation), module.groups, is_depthwise(module), tuple(given[2:]), made[2:].numel(),
         len(shapes),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from edgeopt import onnx_graph
 from edgeopt.clock import quantize_blindly
 from edgeopt.model import QuantizationProfile
 from edgeopt.pruning.costs import LayerCost, LayerCosts, count_macs, count_parameters
-from edgeopt.pruning.layers import Layer, Widths
+from edgeopt.pruning.layers import OPERATORS, Layer, Widths
 
 #: gives the float graph of a network
 Export = Callable[[nn.Module], onnx.ModelProto]
@@ -99,7 +99,6 @@ class FileSize(Yardstick):
         return len(onnx_graph.serialize(graph if self._profile is None else quantize_blindly(graph, self._profile)))
 
     def _layer_bytes(self, layer: Layer, inputs: int, outputs: int) -> float:
-        operator = "Gemm" if layer.kind == "linear" else "Conv"
-        if self._profile is None or operator not in self._profile.weight_axes:
+        if self._profile is None or OPERATORS[layer.kind] not in self._profile.weight_axes:
             return float(FLOAT_BYTES * layer.weights(inputs, outputs))
         return float(layer.weights(inputs, outputs) - outputs + CHANNEL_BYTES * outputs)

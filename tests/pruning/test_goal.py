@@ -28,7 +28,7 @@ from edgeopt.pruning.removal import make_edits
 from edgeopt.pruning.sensitivity import Curve
 from edgeopt.pruning.soundness import make_inputs
 
-NETWORKS = ["make_plain", "make_mobile", "make_concatenated", "make_grouped", "make_two_inputs"]
+NETWORKS = ["make_plain", "make_mobile", "make_concatenated", "make_grouped", "make_two_inputs", "make_upsampling"]
 
 
 def first(group: Group, count: int) -> tuple[int, ...]:
