@@ -1,4 +1,4 @@
-"""Transformations of the model: one file per pass, thin; the machinery lies in `pruning`, `quantization`, `training`.
+"""Transformations of the model: one file per pass, thin; the machinery lies in folders of its own, such as `pruning`.
 
 A pass is one frozen pydantic model whose fields are its options in the recipe. To add one, write `passes/<name>.py`
 with a class of that name in CamelCase: its fields become the schema and the docs, and the contract tests find it.
@@ -44,6 +44,8 @@ class Pass(Value):
     may_read: ClassVar[tuple[str, ...]] = ()
     #: whether it trains the network, so that it finds back what passes before took from it
     wins_back: ClassVar[bool] = False
+    #: what it does to a network that has then to be trained, as a sentence; empty: nothing has to be won back
+    takes: ClassVar[str] = ""
 
     def lent(self) -> frozenset[str]:
         """What of the context these options look at: it is lent that, and its key covers it."""
@@ -64,7 +66,7 @@ class Pass(Value):
 
     def owes(self) -> str:
         """What these options take from the network and leave to a later pass to win back; empty where nothing."""
-        return ""
+        return f"{self.takes}, and no pass wins back what that costs: add `fine_tune`" if self.takes else ""
 
     def misfit(self, profile: QuantizationProfile) -> str:
         """What of these options the profile of a target cannot express, in a sentence; empty where nothing."""

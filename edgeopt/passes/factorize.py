@@ -34,6 +34,7 @@ class Factorize(ClockedPass):
     accepts: ClassVar[Form] = "torch"
     produces: ClassVar[Form] = "torch"
     may_read: ClassVar[tuple[str, ...]] = ("calibration", "training")
+    takes: ClassVar[str] = "layers of it may become two thinner ones each"
 
     energy: float = Field(default=0.9, gt=0, le=1, description="share of what a layer makes that its two must keep")
     weigh: Literal["responses", "weights"] = Field(

@@ -64,6 +64,7 @@ class PruneChannels(Pass):
     accepts: ClassVar[Form] = "torch"
     produces: ClassVar[Form] = "torch"
     may_read: ClassVar[tuple[str, ...]] = ("training", "calibration")
+    takes: ClassVar[str] = "it is pruned"
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["ratio"]}, {"required": ["goal"]}]})
 
     ratio: float | None = Field(default=None, gt=0, lt=1, description="share of the channels to remove", examples=[0.5])
@@ -119,8 +120,7 @@ class PruneChannels(Pass):
         return (self.on or "") if self.goal is not None and self.goal.asked[0] in OF_A_TARGET else None
 
     def owes(self) -> str:
-        what = "it is pruned, and no pass wins back what that costs"
-        return "" if self.reestimate_bn else f"{what}: add `fine_tune`, or set `reestimate_bn: true`"
+        return "" if self.reestimate_bn else f"{super().owes()}, or set `reestimate_bn: true`"
 
     def required(self) -> tuple[str, ...]:
         return () if self.reestimate_bn and self.tune is None else ("training",)

@@ -35,6 +35,7 @@ class PruneWeights(ClockedPass):
     accepts: ClassVar[Form] = "torch"
     produces: ClassVar[Form] = "torch"
     may_read: ClassVar[tuple[str, ...]] = ("training", "calibration")
+    takes: ClassVar[str] = "weights of it may become zero"
 
     sparsity: float = Field(default=0.7, gt=0, lt=1, description="share of the weights that become zero")
     scope: Literal["local", "global"] = Field(

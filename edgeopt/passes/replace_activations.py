@@ -27,6 +27,7 @@ class ReplaceActivations(ClockedPass):
 
     accepts: ClassVar[Form] = "torch"
     produces: ClassVar[Form] = "torch"
+    takes: ClassVar[str] = "activations of it may be replaced"
 
     to: Literal["relu", "relu6", "leaky_relu", "hardswish"] = Field(default="relu", description="what is put in")
     which: tuple[Costly, ...] = Field(

@@ -28,6 +28,7 @@ class Sparsify(ClockedPass):
 
     accepts: ClassVar[Form] = "torch"
     produces: ClassVar[Form] = "torch"
+    takes: ClassVar[str] = "two of each four weights of it may become zero"
 
     permute: bool = Field(
         default=True, description="first number channels anew, so that the weights that stay are larger; exact"

@@ -10,11 +10,17 @@ import pytest
 from edgeopt.context import Context
 from edgeopt.errors import DiskError, MissingError, PassError
 from edgeopt.model import Model
-from edgeopt.passes import find_debt, run_pass
+from edgeopt.passes import Pass, find_debt, run_pass
 from edgeopt.passes.export_onnx import ExportOnnx
+from edgeopt.passes.factorize import Factorize
 from edgeopt.passes.fine_tune import FineTune
+from edgeopt.passes.fold_branches import FoldBranches
 from edgeopt.passes.prune_channels import PruneChannels
+from edgeopt.passes.prune_weights import PruneWeights
 from edgeopt.passes.quantize_aware_train import QuantizeAwareTrain
+from edgeopt.passes.replace_activations import ReplaceActivations
+from edgeopt.passes.share_weights import ShareWeights
+from edgeopt.passes.sparsify import Sparsify
 
 
 @pytest.mark.parametrize(
@@ -48,3 +54,9 @@ def test_what_pruning_costs_is_owed_until_a_pass_wins_it_back() -> None:
     assert find_debt([PruneChannels(ratio=0.5, reestimate_bn=True), exported]) == ""
     assert find_debt([tuned, pruned, exported]) == find_debt([pruned])
     assert find_debt([exported]) == ""
+
+
+@pytest.mark.parametrize("kind", [Factorize, PruneWeights, ReplaceActivations, Sparsify])
+def test_whatever_changes_the_answers_leaves_them_to_be_won_back(kind: type[Pass]) -> None:
+    assert find_debt([kind(), ExportOnnx()]).endswith("no pass wins back what that costs: add `fine_tune`")
+    assert find_debt([kind(), FineTune(), FoldBranches(), ExportOnnx(), ShareWeights()]) == ""
