@@ -88,11 +88,12 @@ class Pruning:
         pruning, asked, best = self, share, None
         for number in range(TRIES):
             try:
-                found, measured = pruning._measure(pruning.choose(asked))
+                chosen = pruning.choose(asked)
             except PassError:
-                if best is None:
-                    raise
-                break
+                break  # so it is foreseen; whether it is so is measured below
+            if best is not None and chosen.kept == best.kept:
+                break  # nothing more is to be learned
+            found, measured = pruning._measure(chosen)
             if measured <= share and (best is None or measured > (best.measured or 0)):
                 best = found
             if best is not None and (best.measured or 0) >= CLOSE * share:
@@ -101,9 +102,14 @@ class Pruning:
             off = pruning._share(found.kept) / measured  # what learning leaves wrong
             asked = share * off * (0.99 if measured > share else 1.0)
             tell((number + 1) / TRIES)
-        if best is None:
-            raise pruning._unreachable(share, pruning.options)
-        return best
+        return best or pruning._settle_for_least(share)
+
+    def _settle_for_least(self, share: float) -> Pruned:
+        """The network with the fewest channels, where nothing else meets the goal."""
+        found, measured = self._measure(self._prune([group[0].count for group in self.options]))
+        if measured > share:
+            raise self._unreachable(share, measured, found.loss)
+        return found
 
     def choose(self, share: float) -> Pruned:
         """The least loss at a share by what is foreseen.
@@ -117,7 +123,8 @@ class Pruning:
         while True:
             kept = allocate(options, self.costs, share * self.yardstick.whole)
             if kept is None:
-                raise self._unreachable(share, options)
+                least = [group[0].count for group in options]
+                raise self._unreachable(share, self._share(least), self._loss(least))
             found = self._prune(kept)
             fresh = [at for at, count in enumerate(kept) if count < found.kept[at]]
             if not fresh:
@@ -154,11 +161,10 @@ class Pruning:
         chosen = zip(self.options, kept, strict=True)
         return sum(next((each.loss for each in group if each.count == count), 0.0) for group, count in chosen)
 
-    def _unreachable(self, share: float, options: Sequence[Sequence[Option]]) -> PassError:
-        least = [group[0].count for group in options]
-        reached, stick = self._share(least), self.yardstick
+    def _unreachable(self, share: float, reached: float, loss: float) -> PassError:
+        stick = self.yardstick
         what = f"the goal of {share:.3g} of what the network costs ({stick.show(share)}) cannot be met: {reached:.2f} "
-        what += f"({stick.show(reached)}) is the least, and loses {self._loss(least):.2g} nats of its answers"
+        what += f"({stick.show(reached)}) is the least, and loses {loss:.2g} nats of its answers"
         return PassError(what, "aim higher, or lower `min_channels`, raise `max_ratio`, take names out of `ignore`")
 
 

@@ -19,14 +19,17 @@ from edgeopt.errors import PassError
 from edgeopt.model import Model, TorchValue, load_model
 from edgeopt.network import call_factory, count_macs, make_network, write_network
 from edgeopt.passes.prune_channels import PruneChannels
+from edgeopt.pruning.allocation import Option
 from edgeopt.pruning.costs import LayerCosts
 from edgeopt.pruning.costs import count_macs as macs_of
 from edgeopt.pruning.costs import count_parameters as parameters_of
+from edgeopt.pruning.goal import LEARNED_FROM, Pruning
 from edgeopt.pruning.groups import Choice, Group, find_groups
 from edgeopt.pruning.layers import Widths, find_layers
 from edgeopt.pruning.removal import make_edits
 from edgeopt.pruning.sensitivity import Curve
 from edgeopt.pruning.soundness import make_inputs
+from edgeopt.pruning.yardstick import Yardstick
 
 NETWORKS = ["make_plain", "make_mobile", "make_concatenated", "make_grouped", "make_two_inputs", "make_upsampling"]
 
@@ -121,6 +124,57 @@ def test_a_goal_that_cannot_be_met_says_how_far_it_gets(torch_model: Model, cont
         r"least, and loses .* nats of its answers",
     ):
         PruneChannels.model_validate(options)(torch_model, context)
+
+
+class Floored(Yardstick):
+    """A cost of which a part stays whatever goes, and is not foreseen."""
+
+    unit = ("ms", 1.0)
+
+    def __init__(self, network: torch.nn.Module, inputs: list[torch.Tensor], floor: float) -> None:
+        self._inputs, self._floor, self.whole = inputs, floor, float(count_macs(network, inputs))
+        self.measured: list[float] = []
+
+    def foresee(self, network: torch.nn.Module, widths: Widths) -> LayerCosts:
+        return LayerCosts(widths, macs_of)
+
+    def measure(self, network: torch.nn.Module) -> float:
+        share = self._floor + (1 - self._floor) * count_macs(network, self._inputs) / self.whole
+        self.measured.append(share)
+        return share
+
+
+def make_pruning(architecture: Callable[[str], Model], floor: float, counts: tuple[int, ...]) -> Pruning:
+    model = architecture("make_plain")
+    network, inputs = make_network(model), make_inputs(model.inputs, 2)
+    groups = [group for group in find_groups(network, inputs) if not group.obstacle]
+    yardstick = Floored(network, make_inputs(model.inputs, 1), floor)
+    costs = LayerCosts(Widths(find_layers(network, make_inputs(model.inputs, 1)), groups), macs_of)
+    options = [[Option(count, group.size - count) for count in (*counts, group.size)] for group in groups]
+    scores = [torch.arange(group.size, dtype=torch.float64) for group in groups]
+    return Pruning(network, inputs, groups, scores, options, costs, yardstick)
+
+
+def test_the_least_is_measured_before_a_goal_is_given_up_and_the_goal_is_told_as_it_was_asked(
+    architecture: Callable[[str], Model],
+) -> None:
+    pruning = make_pruning(architecture, 0.3, tuple(range(1, 16)))
+    with pytest.raises(PassError, match=r"the goal of 0\.3 of .* cannot be met: 0\.32 ") as caught:
+        pruning.meet(0.3, lambda fraction: None)
+    assert isinstance(pruning.yardstick, Floored)
+    assert min(pruning.yardstick.measured) == pruning.yardstick.measured[-1] > 0.3
+    assert pruning.yardstick.show(pruning.yardstick.measured[-1]) in caught.value.message
+
+
+def test_what_was_measured_and_is_the_best_choice_again_is_not_measured_again(
+    architecture: Callable[[str], Model],
+) -> None:
+    pruning = make_pruning(architecture, 0.2, (4, 8))
+    found = pruning.meet(0.8, lambda fraction: None)
+    assert isinstance(pruning.yardstick, Floored)
+    tried = pruning.yardstick.measured[len(LEARNED_FROM) :]
+    assert found.measured in tried
+    assert len(set(tried)) == len(tried)
 
 
 @pytest.mark.parametrize(
