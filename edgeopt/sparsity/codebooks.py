@@ -107,7 +107,8 @@ def share(weight: Weight, bits: int) -> Shared:
 def find_codebook(values: Floats, counts: Floats, count: int) -> Floats:
     """(≤ count,) the rising values that stand for others with the smallest sum of squares.
 
-    Of more than `BINS` values those that are neighbours are taken together first.
+    Of more than `BINS` values those that are neighbours are taken together first: half of the cuts between them lie at
+    even distances, half have as many values between, so that a few that lie far off do not make all others one.
 
     Args:
         values: (n,) distinct and rising.
@@ -115,8 +116,10 @@ def find_codebook(values: Floats, counts: Floats, count: int) -> Floats:
     """
     if len(values) <= count:
         return values
-    places = np.linspace(values[0], values[-1], BINS + 1)[1:-1] if len(values) > BINS else values[1:]
-    starts = np.unique([0, *np.searchsorted(values, places)])
+    starts = np.arange(len(values))
+    if len(values) > BINS:
+        even = np.searchsorted(values, np.linspace(values[0], values[-1], BINS // 2))
+        starts = np.unique([*even[:-1], *np.linspace(0, len(values), BINS // 2, endpoint=False, dtype=int)])
     powers = [np.add.reduceat(counts * values**power, starts) for power in range(3)]
     sums = [np.concatenate([[0.0], np.cumsum(each)]) for each in powers]
     ends = _split(_costs(*sums), min(count, len(starts)))

@@ -140,6 +140,13 @@ def test_what_is_there_often_counts_often() -> None:
     assert find_codebook(values, counts, 2) == pytest.approx([0.1, 10.0])
 
 
+def test_a_few_that_lie_far_off_cost_the_others_two_values() -> None:
+    """With 14 values left normal ones are served to 19.1 dB."""
+    values = np.sort([*GENERATOR.normal(0, 1, 50_000), -300.0, 300.0])
+    book = find_codebook(values, np.ones(50_002), 16)
+    assert 10 * np.log10(np.square(values[1:-1]).sum() / loss(values, book)) == pytest.approx(19.1, abs=0.2)
+
+
 def test_many_values_are_nearly_as_well_served_as_few() -> None:
     """Normal values with 16 to stand for them: 20.2 dB is the most that there is (Max, 1960)."""
     values = np.sort(GENERATOR.normal(0, 1, 50_000))
