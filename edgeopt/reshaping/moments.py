@@ -29,19 +29,23 @@ class Moments:
 
 
 class Sums:
-    """Moments in the making."""
+    """Moments in the making, of values less the mean of the first: squares of large ones would swallow a variance."""
 
     def __init__(self) -> None:
         self._count, self._first, self._second = 0, torch.zeros(()), torch.zeros(())
+        self._start: Tensor | None = None
 
     def add(self, rows: Tensor) -> None:
+        self._start = rows.mean(0) if self._start is None else self._start
+        rows = rows - self._start
         self._count += len(rows)
         self._first = self._first + rows.sum(0).double()
         self._second = self._second + (rows.T @ rows).double()
 
     def moments(self) -> Moments:
-        mean = self._first / self._count
-        return Moments(mean, self._second / self._count - torch.outer(mean, mean))
+        assert self._start is not None
+        beyond = self._first / self._count
+        return Moments(self._start + beyond, self._second / self._count - torch.outer(beyond, beyond))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgeopt.reshaping.moments import columns, gather, responses
+from edgeopt.reshaping.moments import Sums, columns, gather, responses
 
 
 def test_they_do_not_depend_on_how_samples_are_batched() -> None:
@@ -17,6 +17,15 @@ def test_they_do_not_depend_on_how_samples_are_batched() -> None:
     parts = gather(layer, {key: layer}, [[part] for part in image.split(5)])[key]
     torch.testing.assert_close(parts.mean, whole.mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(parts.covariance, whole.covariance, rtol=1e-4, atol=1e-6)
+
+
+def test_small_variance_far_from_zero_is_seen() -> None:
+    rows, sums = 1000 + 0.1 * torch.randn(20_000, 3), Sums()
+    for part in rows.split(500):
+        sums.add(part)
+    torch.testing.assert_close(
+        sums.moments().covariance, torch.cov(rows.double().T, correction=0), rtol=0.01, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("bias", [True, False])
