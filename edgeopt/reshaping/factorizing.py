@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -39,7 +40,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Factored:
-    """One way to factor a layer: the two layers, what they keep, and what they take as a share of the layer."""
+    """One way to factor a layer: the two layers, what they keep, and what they take as a share of what the layer does.
+
+    Attributes:
+        share: of `cost`: of its operations, or, where a clock was asked, of its time.
+    """
 
     layer: Layer
     scheme: str
@@ -48,6 +53,7 @@ class Factored:
     energy: float
     factors: nn.Sequential
     share: float
+    cost: Literal["operations", "time"] = "operations"
 
     @property
     def edit(self) -> Edit:
@@ -57,9 +63,8 @@ class Factored:
         return Edit(kind="factor", module=owner, arguments=arguments)
 
     def tell(self) -> str:
-        return (
-            f"{self.scheme}, rank {self.rank} of {self.full_rank}, keeps {100 * self.energy:.1f} %, {self.share:.2f}×"
-        )
+        took = f"{self.share:.2f}× the {self.cost}"
+        return f"{self.scheme}, rank {self.rank} of {self.full_rank}, keeps {100 * self.energy:.1f} %, {took}"
 
 
 def find_layers(
@@ -165,7 +170,8 @@ def choose_by_time(
     timed |= {_key(one.factors, one.layer.shape): (one.factors, one.layer.shape) for one in found}
     ms = dict(zip(timed, time_modules(list(timed.values()), clock, tell), strict=True))
     shares = [ms[_key(one.factors, one.layer.shape)] / ms[_key(one.layer.module, one.layer.shape)] for one in found]
-    fastest = choose([dataclasses.replace(one, share=share) for one, share in zip(found, shares, strict=True)])
+    timed_ways = [dataclasses.replace(one, share=share, cost="time") for one, share in zip(found, shares, strict=True)]
+    fastest = choose(timed_ways)
     left = {one.layer.name: f"{one.share:.2f}× the time at {one.scheme} rank {one.rank}" for one in fastest}
     chosen = [one for one in fastest if one.share <= WORTH]
     return chosen, {name: why for name, why in left.items() if name not in {one.layer.name for one in chosen}}

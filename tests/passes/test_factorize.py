@@ -46,6 +46,7 @@ def test_what_is_read_back_needs_fewer_operations_and_runs(
     read_back, inputs = make_network(result.model), random_inputs(model.inputs, 7, 3)
     assert count_macs(read_back, inputs) < 0.9 * count_macs(make_network(model), inputs)
     assert len(factored(result)) == result.facts["layers_factored"] > 0
+    assert all(str(result.facts[f"layer {name}"]).endswith("× the operations") for name in factored(result))
     for each in factored(result):
         assert isinstance(read_back.get_submodule(each), nn.Sequential)
 
@@ -92,6 +93,7 @@ def test_layers_that_are_faster_as_two_are_replaced(architecture: Architecture, 
     assert 0 < float(result.facts["time_share"]) < 0.97
     assert str(result.facts["gain"]).endswith("× the time on onnxruntime_cpu/fp32")
     assert str(result.facts["gain"]) in str(result.facts["summary"])
+    assert all(str(result.facts[f"layer {name}"]).endswith("× the time") for name in factored(result))
 
 
 def test_layers_that_are_no_faster_as_two_stay(architecture: Architecture, tmp_path: Path) -> None:
