@@ -2,8 +2,9 @@
 
 Each group has a few counts to choose from, and a loss for each; a layer's cost depends on two groups, so this is no
 plain knapsack. It is solved by the price of cost: for a price, every group in turn takes the count whose loss and
-priced cost are least while the others stand, again and again until none moves, with coupled groups looked at in pairs;
-the price is found by halving. What of the budget is then left goes where it saves most loss for its cost.
+priced cost are least while the others stand, again and again until none moves. Where that ends depends on where it
+began, as a block's width matters little once the block is to go: so it begins at several widths, and the best is taken.
+The price is found by halving. What of the budget is then left goes where it saves most loss for its cost.
 
 The problem is that of Shen et al., "Structural Pruning via Latency-Saliency Knapsack" (NeurIPS 2022), where each
 channel is an item; here whole counts are, since kernels compute in blocks and a channel alone saves nothing.
@@ -17,6 +18,9 @@ from typing import NamedTuple, Protocol
 
 #: halvings of the price, and sweeps over all groups for one price
 HALVINGS, SWEEPS = 40, 20
+
+#: where the counts of all groups begin for each price, from the least to the most
+STARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class Costs(Protocol):
@@ -70,9 +74,9 @@ def _dear(options: Sequence[Sequence[Option]], costs: Costs) -> float:
 
 
 def _settle(options: Sequence[Sequence[Option]], costs: Costs, price: float, start: Sequence[int]) -> list[int]:
-    """Counts from which no group alone moves any more at this price; the better of two starts."""
-    most = [group[-1].count for group in options]
-    found = [_descend(options, costs, price, kept) for kept in (list(most), list(start))]
+    """Counts from which no group alone moves any more at this price; the best of several starts."""
+    even = [[group[round(share * (len(group) - 1))].count for group in options] for share in STARTS]
+    found = [_descend(options, costs, price, kept) for kept in (*even, list(start))]
     return min(found, key=lambda kept: _loss(options, kept) + price * costs.total(kept))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt.pruning.allocation import Option, allocate
+from edgeopt.pruning.allocation import Costs, Option, allocate
 
 
 class Chain:
@@ -47,7 +47,7 @@ def loss_of(options: list[list[Option]], kept: Sequence[int]) -> float:
     )
 
 
-def best_of_all(options: list[list[Option]], costs: Chain, budget: float) -> float | None:
+def best_of_all(options: list[list[Option]], costs: Costs, budget: float) -> float | None:
     fit = [
         sum(option.loss for option in chosen)
         for chosen in itertools.product(*options)
@@ -86,3 +86,42 @@ def test_on_average_it_loses_hardly_more_than_the_best_of_all_choices() -> None:
         assert least is not None
         ours, best = ours + loss_of(options, found), best + least
     assert ours <= 1.05 * best
+
+
+class Blocks:
+    """A stream of channels, and blocks on it with channels of their own that may go as a whole.
+
+    The groups are the stream, the blocks' channels, and whether each block stays.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.weights = weights
+
+    def total(self, kept: Sequence[int]) -> float:
+        return 5 * kept[0] + sum(self._of(block, kept) for block in range(len(self.weights)))
+
+    def share(self, group: int, kept: Sequence[int]) -> float:
+        return self._of((group - 1) % len(self.weights), kept) if group else self.total(kept)
+
+    def _of(self, block: int, kept: Sequence[int]) -> float:
+        stays = kept[1 + len(self.weights) + block]
+        return self.weights[block] * kept[0] * kept[1 + block] if stays else 0.0
+
+
+def test_blocks_that_go_as_a_whole_are_weighed_against_narrower_ones() -> None:
+    import random
+
+    drawn, ours, best, dropped = random.Random(0), 0.0, 0.0, 0
+    for _ in range(30):
+        scales = [drawn.uniform(0.2, 4) for _ in range(4)]
+        options = [[Option(8 * count, scale * (1 - count / 4) ** 2) for count in range(1, 5)] for scale in scales]
+        options += [[Option(0, drawn.uniform(0.1, 3)), Option(1, 0.0)] for _ in range(3)]
+        costs = Blocks([drawn.uniform(0.5, 2) for _ in range(3)])
+        budget = drawn.uniform(0.2, 0.8) * costs.total([32, 32, 32, 32, 1, 1, 1])
+        found, least = allocate(options, costs, budget), best_of_all(options, costs, budget)
+        assert found is not None
+        assert least is not None
+        assert costs.total(found) <= budget
+        ours, best, dropped = ours + loss_of(options, found), best + least, dropped + found[4:].count(0)
+    assert ours <= 1.1 * best
+    assert dropped
