@@ -138,6 +138,7 @@ def compress(bundle: Path, file: Path | None) -> None:
     from edgeopt.compression import SUFFIX
 
     path = file or bundle.with_name(bundle.name + SUFFIX)
+    before = bundle.stat().st_size
     compress_file(bundle, path)
-    before, after = bundle.stat().st_size, path.stat().st_size
+    after = path.stat().st_size
     click.echo(f"{path}: {before:,} → {after:,} bytes, {100 * after / before:.0f} %")
