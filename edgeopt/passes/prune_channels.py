@@ -89,7 +89,7 @@ class PruneChannels(Pass):
     min_channels: int = Field(default=8, ge=1, description="no group gets narrower than this")
     max_ratio: Share | dict[str, Share] = Field(
         default=0.9,
-        description="no group loses more of its channels; or {module: ratio, default: ratio}, and named ones keep branches",
+        description="no group loses more of its channels; or {module: ratio, default: ratio}; named ones keep branches",
     )
     ignore: tuple[str, ...] = Field(default=(), description="modules that keep their channels, with all below them")
     reestimate_bn: bool = Field(
