@@ -24,10 +24,13 @@ SPLIT = 2.0**13 + 1
 #: makes infinity of `BEYOND` in float32
 OVERFLOW = 2.0**112
 
+#: nothing is larger; a runtime takes factors in front of a matrix product into it, and there 2^-112 twice is zero
+ENDLESS = float("inf")
+
 #: an operator, and what it reads: results of steps by their numbers, 0 what is rounded; constants by their names
 STEPS: tuple[tuple[str, int, int | str], ...] = (
     ("Min", 0, "high"), ("Max", 1, "low"), ("Mul", 2, "split"), ("Sub", 3, 2), ("Sub", 3, 4), ("Mul", 5, "overflow"),
-    ("Mul", 6, "back"),
+    ("Mul", 6, "back"), ("Min", 7, "endless"),
 )  # fmt: skip
 
 
@@ -38,7 +41,14 @@ def simulate(graph: onnx.ModelProto) -> onnx.ModelProto:
     simulated.CopyFrom(graph)
     widen(simulated)
     taken = names_of(simulated.graph)
-    values = {"high": BEYOND, "low": -BEYOND, "split": SPLIT, "overflow": OVERFLOW, "back": 1 / OVERFLOW}
+    values = {
+        "endless": ENDLESS,
+        "high": BEYOND,
+        "low": -BEYOND,
+        "split": SPLIT,
+        "overflow": OVERFLOW,
+        "back": 1 / OVERFLOW,
+    }
     constants = {name: fresh_name(f"half_{name}", taken) for name in values}
     for name, value in values.items():
         simulated.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), constants[name]))

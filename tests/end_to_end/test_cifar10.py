@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeopt.context import Context
@@ -61,7 +62,12 @@ def test_shortcuts_without_parameters_leave_their_groups_whole_and_named(resnet2
     from edgeopt.network import make_network
     from edgeopt.passes.prune_channels import PruneChannels
 
-    result = PruneChannels(ratio=0.5, importance="l2")(resnet20, Context(folder=tmp_path))
+    random = np.random.default_rng(0).normal(size=(64, 3, 32, 32)).astype(np.float32)
+    np.savez(tmp_path / "some.npz", image=random)
+    context = Context(
+        folder=make(tmp_path / "pruned"), calibration=Samples("npz", tmp_path / "some.npz", ("image",), Preprocess())
+    )
+    result = PruneChannels(ratio=0.5, importance="l2", reestimate_bn=True)(resnet20, context)
     before, after = make_network(resnet20), make_network(result.model)
     widths = {name: module.out_channels for name, module in after.named_modules() if hasattr(module, "out_channels")}
     whole = {name: module.out_channels for name, module in before.named_modules() if hasattr(module, "out_channels")}

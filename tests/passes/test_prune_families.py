@@ -93,8 +93,8 @@ def find_layers(model: Model) -> set[str]:
 
 
 def find_whole(model: Model, pruned: Model) -> set[str]:
-    """The layers that make as many channels as before."""
-    return find_layers(model) - {edit.module for edit in edits_of(pruned) if edit.arguments["axis"] == "out"}
+    """The layers that make as many channels as before, but for those that went with a branch."""
+    return find_layers(pruned) - {edit.module for edit in edits_of(pruned) if edit.arguments.get("axis") == "out"}
 
 
 def find_told(model: Model, reasons: str) -> set[str]:
