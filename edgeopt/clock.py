@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from edgeopt import environment, files, onnx_graph
+from edgeopt import files, onnx_graph
 from edgeopt.context import Context, Timer
 from edgeopt.model import Model, OnnxValue, QuantizationProfile
 from edgeopt.quantization.arithmetic import Range
@@ -60,9 +60,9 @@ class Clock:
     def describe(self) -> list[Any]:
         """What times depend on, beside the graph."""
         profile = None if self.profile is None else self.profile.model_dump(mode="json")
-        versions = environment.fingerprint()["libraries"]
         timer = [self.timer.backend, self.timer.options, self.timer.threads, self.timer.batch]
-        return [timer, profile, list(environment.cpu()), environment.power_mode(), versions]
+        machine = [self.timer.machine[name] for name in ("cpu", "isa", "power_mode", "libraries")]
+        return [timer, profile, machine]
 
 
 def make_clock(context: Context) -> Clock:

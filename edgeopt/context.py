@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeopt import files, workers
+from edgeopt import environment, files, workers
 from edgeopt.data import Samples
 from edgeopt.model import Model, QuantizationProfile, canonical_json
 from edgeopt.workers import Progress, report_progress
@@ -101,11 +101,13 @@ class AccuracyGoal:
 
 @dataclass(frozen=True)
 class Timer:
-    """The target's clock, for choosing and not for judging: a named function that a worker runs.
+    """The target's clock, for choosing and not for judging: a named function that a worker runs, or a device.
 
     Attributes:
         function: takes a backend's name and options, models, threads and batch, and gives the milliseconds of each.
         environ: of that worker.
+        device: the name of the device that times instead. This process cannot reach it: its parent does, and lends it.
+        machine: the fingerprint of whatever times.
     """
 
     function: str
@@ -114,15 +116,22 @@ class Timer:
     batch: int
     options: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    machine: dict[str, Any] = field(default_factory=environment.fingerprint)
 
     def time(self, models: Sequence[Model], progress: Progress = report_progress) -> list[float]:
         """(models,) milliseconds of one run.
 
         Raises:
             BuildError: one of them cannot be built or run.
+            DeviceError: the device cannot be reached.
         """
         arguments = (self.backend, self.options, list(models), self.threads, self.batch)
-        found: list[float] = workers.run(self.function, *arguments, environ=self.environ, progress=progress)
+        found: list[float]
+        if self.device is None:
+            found = workers.run(self.function, *arguments, environ=self.environ, progress=progress)
+        else:
+            found = workers.ask_parent(*arguments)
         return found
 
 

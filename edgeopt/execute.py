@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +100,20 @@ class Task:
 
     @property
     def device(self) -> RemoteDevice | None:
-        """Where the step is done; None: here."""
+        """The device that the step is done on, or whose clock it goes by; None: it is all done here."""
         target = self.step.options.get("device")
         return None if target is None else self.results.devices[target]
 
-    def run(self, function: str, *arguments: Any, environ: dict[str, str] | None = None) -> Any:
+    def run(
+        self, function: str, *arguments: Any, environ: dict[str, str] | None = None,
+        lend: Callable[..., Any] | None = None,
+    ) -> Any:  # fmt: skip
         """Run a named function in a worker under the limits of the step."""
         environ = YIELDING | (environ or {})
         return workers.run(
-            function, *arguments, limits=self.limits, progress=self.progress, environ=environ, name=self.step.id
-        )
+            function, *arguments, limits=self.limits, progress=self.progress, environ=environ, name=self.step.id,
+            lend=lend,
+        )  # fmt: skip
 
 
 def run_step(
@@ -158,8 +163,10 @@ def _origin(name: str, samples: Samples, whole: dict[str, Samples]) -> str:
 
 
 def _pass(task: Task) -> dict[str, Any]:
-    step, model = task.step, task.results.model(task.step.needs[0])
-    result: PassResult = task.run("edgeopt.passes:run_pass", step.name, step.options["options"], model, _context(task))
+    step, model, device = task.step, task.results.model(task.step.needs[0]), task.device
+    clock = None if device is None else partial(device.time_models, progress=task.progress)
+    options, context = step.options["options"], _context(task)
+    result: PassResult = task.run("edgeopt.passes:run_pass", step.name, options, model, context, lend=clock)
     return {"changed": result.changed, "facts": dict(result.facts)}
 
 
@@ -231,6 +238,10 @@ ACTIONS: dict[str, Callable[[Task], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def _who_times(device: RemoteDevice | None) -> dict[str, Any]:
+    return {} if device is None else {"device": device.name, "machine": device.environment}
+
+
 def _context(task: Task) -> Context:
     """A context with what the pass declares that it reads and no more: that is what its key covers."""
     step, results = task.step, task.results
@@ -242,7 +253,7 @@ def _context(task: Task) -> Context:
         lent["accuracy"] = AccuracyGoal(**step.options["accuracy"], root=results.sources)
     if "timer" in reads:
         environ = thread_environment(step.options["timer"]["threads"])
-        lent["timer"] = Timer(TIMER, **step.options["timer"], environ=environ)
+        lent["timer"] = Timer(TIMER, **step.options["timer"], environ=environ, **_who_times(task.device))
     return Context(
         folder=task.folder, seed=results.plan.recipe.seed, profile=profile_of(step),
         checkpoints=Checkpoints(task.store.checkpoints(step.key)),

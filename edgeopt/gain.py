@@ -33,7 +33,8 @@ class Gain:
     Attributes:
         kind: `time`, of one run on a target; or `download`, bytes after compression.
         share: after ÷ before, so that less is better.
-        candidate: what was timed, as `onnxruntime_cpu/int8`; empty for a download, which is the same everywhere.
+        candidate: what was timed, as `onnxruntime_cpu/int8` or `tensorrt/int8 of orin-7`; empty for a download, which
+            is the same everywhere.
     """
 
     kind: Literal["time", "download"]
@@ -66,7 +67,10 @@ def time_gain(clock: Clock, before: onnx.ModelProto, after: onnx.ModelProto, can
         BuildError: one of them cannot be built or run.
     """
     shares = [clock.compare(before, after) for _ in range(LOOKS)]
-    return Gain("time", float(np.median(shares)), candidate or clock.timer.backend)
+    place = candidate or clock.timer.backend
+    if clock.timer.device:
+        place += f" of {clock.timer.device}"
+    return Gain("time", float(np.median(shares)), place)
 
 
 def download_gain(before: bytes, after: bytes) -> Gain:

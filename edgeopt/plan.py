@@ -277,7 +277,9 @@ class _Builder:
             options["timer"] = {
                 "backend": backend.name, "options": backend.options, "threads": target.threads, "batch": target.batch,
             }  # fmt: skip
-            parts["timer"] = keys.digest([options["timer"], list(environment.cpu())])
+            options["device"] = target.device and target.name
+            machine = self._machine_parts(target, keys.digest(list(environment.cpu())))
+            parts["timer"] = keys.digest([options["timer"], machine])
             parts |= keys.code_parts([TIMER.partition(":")[0], registry.module_of("backends", backend.name)])
         key = self._key("pass", entry.name, needs, parts)
         shared = next((known.id for known in self.steps.values() if known.key == key), None)

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from edgeopt import files
@@ -22,6 +23,7 @@ from edgeopt.backends import Arrays
 from edgeopt.bundle.signing import public_key, verify
 from edgeopt.device.job import (
     ARTIFACT_FOLDER,
+    GRAPHS,
     MEASURED_FILE,
     MODEL_FOLDER,
     OUTPUTS,
@@ -123,6 +125,27 @@ class RemoteDevice:
             self._do("run", given, arguments, folder / "made", only=OUTPUTS)
             return load_rows(folder / "made" / OUTPUTS)
 
+    def time_models(
+        self, backend: str, options: Mapping[str, Any], models: Sequence[Model], threads: int, batch: int, *,
+        progress: Progress = ignore_progress,
+    ) -> list[float]:  # fmt: skip
+        """(models,) rough milliseconds of ONNX models there: see `validation.ranking.time_models`.
+
+        Raises:
+            BuildError: one of them cannot be built or run there.
+        """
+        progress(f"{len(models)} graphs on {self.name}", None)
+        arguments = {
+            "backend": backend, "options": dict(options), "threads": threads, "batch": batch,
+            "models": [model.model_dump(mode="json") for model in models],
+        }  # fmt: skip
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / GRAPHS
+            graphs = [{"bytes": np.frombuffer(model.path.read_bytes(), np.uint8)} for model in models]
+            files.write_bytes(path, pack_rows(graphs))
+            measured = self._do("rank", {GRAPHS: path}, arguments, Path(place) / "made", keep=False)
+        return [float(ms) for ms in measured.value["ms"]]
+
     def measure_sets(
         self, sides: Mapping[str, Artifact], inputs: Sequence[Arrays], protocol: Protocol, sets: int, lock: Path, *,
         so_far: LatencySamples | None = None, progress: Progress = ignore_progress,
@@ -189,20 +212,25 @@ class RemoteDevice:
             return (folder / "made" / MEASURED_FILE).read_bytes()
 
     def _do(
-        self, action: str, given: Mapping[str, Path], arguments: Mapping[str, Any], folder: Path, only: str = ""
-    ) -> Measured:
-        """Have a job done, and fetch the files that came of it, or the one of them that is wanted, into `folder`."""
+        self, action: str, given: Mapping[str, Path], arguments: Mapping[str, Any], folder: Path, only: str = "",
+        *, keep: bool = True,
+    ) -> Measured:  # fmt: skip
+        """Have a job done, and fetch the files that came of it, or the one of them that is wanted, into `folder`.
+
+        Args:
+            keep: leave the files that are given there, for other jobs that want them.
+        """
         digests = {name: files.hash_file(path) for name, path in given.items()}
         nonce = secrets.token_hex(16)
         job = Job.model_validate({"nonce": nonce, "action": action, "files": digests, "arguments": dict(arguments)})
-        for name, path in given.items():
-            self._transport.put(path, digests[name])
+        sent = [self._transport.put(path, digests[name]) for name, path in given.items()]
         with tempfile.TemporaryDirectory() as place:
             path = Path(place) / f"{nonce}.json"
             path.write_text(json.dumps(job.model_dump(mode="json")), encoding="utf8")
             there = self._transport.put(path, path.name)
         answer = self._transport.run("measure", there, seconds=JOB_SECONDS)
-        self._transport.discard(there)
+        for useless in (there, *(() if keep else sent)):
+            self._transport.discard(useless)
         measured, results = self._verified(answer, job)
         for name, digest in measured.files.items():
             if only in ("", name):

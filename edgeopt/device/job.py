@@ -24,8 +24,8 @@ from edgeopt.validation.predictions import pack_arrays
 PAYLOAD_TYPE = "application/vnd.edgeopt.measured+json"
 
 #: names of files in a job and in its result
-MODEL_FOLDER, ARTIFACT_FOLDER, SAMPLES, SO_FAR, OUTPUTS, MEASURED_FILE = (
-    "model", "artifact", "samples.npz", "so_far.npz", "outputs.npz", "measured.npz",
+MODEL_FOLDER, GRAPHS, ARTIFACT_FOLDER, SAMPLES, SO_FAR, OUTPUTS, MEASURED_FILE = (
+    "model", "graphs.npz", "artifact", "samples.npz", "so_far.npz", "outputs.npz", "measured.npz",
 )  # fmt: skip
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
@@ -44,7 +44,7 @@ class Job(Value):
 
     protocol: int = PROTOCOL
     nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
-    action: Literal["build", "predict", "run", "time", "sustain", "energy"]
+    action: Literal["build", "predict", "run", "rank", "time", "sustain", "energy"]
     files: dict[str, str] = {}
     arguments: dict[str, Any] = {}
 

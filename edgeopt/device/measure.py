@@ -23,6 +23,7 @@ from edgeopt.device.busy import hold_board
 from edgeopt.device.home import Home
 from edgeopt.device.job import (
     ARTIFACT_FOLDER,
+    GRAPHS,
     MEASURED_FILE,
     MODEL_FOLDER,
     OUTPUTS,
@@ -37,7 +38,7 @@ from edgeopt.device.job import (
 )
 from edgeopt.device.status import PROTOCOL
 from edgeopt.errors import TrustError, UsageError
-from edgeopt.model import Artifact, Model, canonical_json, list_files, write_artifact
+from edgeopt.model import Artifact, Model, OnnxValue, canonical_json, list_files, write_artifact
 from edgeopt.validation.energy import explain_absence, find_counter, run_energy
 from edgeopt.validation.energy_samples import EnergyProtocol, EnergySamples
 from edgeopt.validation.latency_samples import LatencySamples, Protocol
@@ -153,6 +154,21 @@ def _run(task: _Task) -> dict[str, Any]:
     return {}
 
 
+def _rank(task: _Task) -> dict[str, Any]:
+    """Rough times of graphs, which lie in one file: there may be dozens."""
+    asked, models = task.arguments, list[Model]()
+    for number, (described, graph) in enumerate(zip(asked["models"], load_rows(task.given / GRAPHS), strict=True)):
+        folder = task.given / MODEL_FOLDER / str(number)
+        model = Model.model_validate(described).model_copy(update={"value": OnnxValue(), "folder": folder})
+        files.write_bytes(model.path, graph["bytes"].tobytes())
+        models.append(model)
+    times: list[float] = task.run(
+        "edgeopt.validation.ranking:time_models", asked["backend"], asked["options"], models, asked["threads"],
+        asked["batch"], environ=thread_environment(asked["threads"]),
+    )  # fmt: skip
+    return {"ms": times}
+
+
 def _time(task: _Task) -> dict[str, Any]:
     """Sets of workers, timed as they are on a host."""
     asked, before = task.arguments, task.given / SO_FAR
@@ -211,5 +227,6 @@ def _protocol(asked: Mapping[str, Any]) -> Protocol:
 
 
 ACTIONS: dict[str, Callable[[_Task], dict[str, Any]]] = {
-    "build": _build, "predict": _predict, "run": _run, "time": _time, "sustain": _sustain, "energy": _count_energy,
+    "build": _build, "predict": _predict, "run": _run, "rank": _rank, "time": _time, "sustain": _sustain,
+    "energy": _count_energy,
 }  # fmt: skip

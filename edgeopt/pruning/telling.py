@@ -78,7 +78,7 @@ def _tell_goal(course: Course, last: Round) -> Facts:
     if last.measured is not None:
         facts["measured"] = round(last.measured, 4)
     title = TITLES.get(kind, kind)
-    return facts | {"reached": f"{title} {share:.2f}× ({stick.show(1)} → {stick.show(share)}{how})"}
+    return facts | {"reached": f"{title} {share:.2f}×{stick.place} ({stick.show(1)} → {stick.show(share)}{how})"}
 
 
 def _tell_each_group(course: Course, first: Round, kept: dict[str, int]) -> Facts:

@@ -59,6 +59,7 @@ class TargetTime(Yardstick):
         """
         self._clock, self._export, self.unit = clock, export, ("ms", 1.0)
         self._given = export(whole)
+        self.place = f" on {clock.timer.device}" if clock.timer.device else ""
         self._table: LatencyTable = make_table(widths, self._given, clock, memo, round_to, tell)
         self.whole = self._table.whole_ms
         self._seen = [self._note(LayerCosts(widths, self._table.layer_ms), widths.full, self.whole)]

@@ -33,11 +33,13 @@ class Yardstick(ABC):
         whole: what the network as given costs.
         unit: of `whole`, and what one of it is.
         exact: whether what is foreseen is so, and nothing is left to measure.
+        place: where it is measured, as ` on orin-7`; empty: here.
     """
 
     whole: float
     unit: tuple[str, float]
     exact = False
+    place = ""
 
     @abstractmethod
     def foresee(self, network: nn.Module, widths: Widths) -> LayerCosts:

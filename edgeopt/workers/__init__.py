@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any
 
 from edgeopt import environment
-from edgeopt.errors import WorkerError
+from edgeopt.errors import EdgeoptError, WorkerError
 
 #: what to do about a child that does not answer
 HUNG = "see what it waits for, or give it more time"
@@ -69,6 +69,17 @@ def report_progress(text: str, fraction: float | None = None) -> None:
     child.send_progress(text, fraction)
 
 
+def ask_parent(*question: Any) -> Any:
+    """What the process that waits for the running function answers: for what only it can do, as reach a device.
+
+    Raises:
+        EdgeoptError: what the parent raised.
+    """
+    from edgeopt.workers import child
+
+    return child.ask(*question)
+
+
 def run(
     function: str,
     *arguments: Any,
@@ -76,8 +87,13 @@ def run(
     progress: Progress = ignore_progress,
     environ: dict[str, str] | None = None,
     name: str = "",
+    lend: Callable[..., Any] | None = None,
 ) -> Any:
-    """Run `function(*arguments)` in a process of its own and return what it returns; `name` is for messages.
+    """Run `function(*arguments)` in a process of its own and return what it returns.
+
+    Args:
+        name: for messages.
+        lend: answers what the function asks by `ask_parent`; the time that it takes is not the function's.
 
     Raises:
         EdgeoptError: what the function raised.
@@ -85,7 +101,7 @@ def run(
     """
     once = "edgeopt.workers.child:Once"
     name = name or function
-    with Worker(once, function, limits=limits, progress=progress, environ=environ, name=name) as worker:
+    with Worker(once, function, limits=limits, progress=progress, environ=environ, name=name, lend=lend) as worker:
         return worker.call("run", *arguments)
 
 
@@ -100,10 +116,11 @@ class Worker:
         progress: Progress = ignore_progress,
         environ: dict[str, str] | None = None,
         name: str = "",
+        lend: Callable[..., Any] | None = None,
     ) -> None:
         self._request = ("make", factory, arguments)
         self._limits = limits or Limits()
-        self._progress = progress
+        self._progress, self._lend = progress, lend
         self._environ = environ or {}
         self._stack = contextlib.ExitStack()
         self._name = name or factory
@@ -179,12 +196,26 @@ class Worker:
                 kind, content = self._connection.recv()
             if kind == "progress":
                 self._progress(*content)
+            elif kind == "ask":
+                asked = time.monotonic()
+                self._reply(content)
+                deadline += time.monotonic() - asked
             elif kind == "error":
                 raise content
             elif kind == "bug":
                 raise RemoteBug(content)
             else:
                 return content
+
+    def _reply(self, question: tuple[Any, ...]) -> None:
+        """Answer the child; what goes wrong is its own to handle."""
+        assert self._lend is not None, f"`{self._name}` asks, and nothing is lent to it"
+        try:
+            told = ("answer", self._lend(*question))
+        except EdgeoptError as error:
+            told = ("error", error.keep_trace(error.__cause__))
+        with self._broken_pipe_named():
+            self._connection.send(told)
 
     @contextlib.contextmanager
     def _broken_pipe_named(self) -> Iterator[None]:

@@ -37,6 +37,16 @@ def send_progress(text: str, fraction: float | None) -> None:
         _connection.send(("progress", (text, fraction)))
 
 
+def ask(*question: Any) -> Any:
+    """See `workers.ask_parent`."""
+    assert _connection is not None, "nobody waits for this process"
+    _connection.send(("ask", question))
+    kind, content = _connection.recv()
+    if kind == "error":
+        raise content
+    return content
+
+
 def main() -> None:
     """Serve one parent, whose process, pipe and memory limit the command line names, until it closes the pipe."""
     global _connection

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from edgeopt.device import job as jobs
-from edgeopt.errors import DeviceError, EdgeoptError, RecipeError, TrustError, UsageError
+from edgeopt.errors import BuildError, DeviceError, EdgeoptError, RecipeError, TrustError, UsageError
 from edgeopt.pipeline import run_plan
 from edgeopt.plan import make_plan
 from edgeopt.recipe import load_recipe
 from edgeopt.remote import RemoteDevice
 from edgeopt.report import Report
 from edgeopt.store import Store
-from edgeopt.transports import Pins
+from edgeopt.transports import Pins, Progress
 from tests.end_to_end.conftest import Job
 from tests.local_device import LocalTransport, make_device
 from tests.sshd import Server, server
@@ -104,6 +104,42 @@ def test_long_runs_and_energy_are_measured_there_as_far_as_it_can(
     assert any("energy was not measured: its device" in note for note in target.notes) or report.exit_code == 0
     gated = job.run("gate", "out")
     assert gated.code == report.exit_code, gated.err
+
+
+@pytest.mark.slow
+def test_passes_that_choose_by_time_go_by_the_devices_clock(
+    compile_there: Callable[[], Report], job: Job, device: LocalTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actions, put = list[str](), device.put
+
+    def put_and_note(file: Path, name: str, progress: Progress | None = None) -> str:
+        if file.suffix == ".json":
+            actions.append(json.loads(file.read_text())["action"])
+        return put(file, name, progress)
+
+    monkeypatch.setattr(device, "put", put_and_note)
+    job.edit("int8: [quantize_int8: {}]", "int8: [quantize_int8: {effort: best}]")
+    report = compile_there()
+    assert report.exit_code == 0
+    assert "rank" in actions
+
+
+def test_a_device_times_what_it_is_sent_and_keeps_nothing_of_it(device: LocalTransport, job: Job) -> None:
+    from edgeopt.model import Model, OnnxValue
+    from edgeopt.onnx_graph import input_specs, load_graph, output_specs
+
+    graph = load_graph(job.folder / "model.onnx")
+    remote = RemoteDevice("board", device)
+    model = Model(
+        value=OnnxValue(), inputs=input_specs(graph), outputs=output_specs(graph), folder=job.folder
+    )  # fmt: skip
+    times = remote.time_models("onnxruntime_cpu", {}, [model, model], 1, 4)
+    assert len(times) == 2
+    assert all(ms > 0 for ms in times)
+    assert list((device.home / "incoming").iterdir()) == []
+    (job.folder / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(BuildError, match="cannot run"):
+        remote.time_models("onnxruntime_cpu", {}, [model], 1, 4)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt.errors import DataError, PassError, WorkerError
-from edgeopt.workers import report_progress
+from edgeopt.workers import ask_parent, report_progress
 
 
 class Counter:
@@ -37,6 +37,13 @@ class Counter:
 
 def double(number: int) -> int:
     return 2 * number
+
+
+def ask(*question: Any) -> Any:
+    try:
+        return ask_parent(*question)
+    except DataError as error:
+        return f"was told: {error.message}"
 
 
 def environ(name: str) -> str | None:

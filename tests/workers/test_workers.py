@@ -49,6 +49,24 @@ def test_a_function_runs_in_another_process_and_gives_its_result() -> None:
     assert run("hosted:double", 21) == 42
 
 
+def test_a_function_asks_its_parent_and_may_handle_what_goes_wrong_there() -> None:
+    def answer(question: int, process: str) -> int:
+        if question < 0:
+            raise DataError("no negatives", "count up")
+        return question * 2 + (process == str(os.getpid()))
+
+    assert run("hosted:ask", 20, str(os.getpid()), lend=answer) == 41
+    assert run("hosted:ask", -1, "", lend=answer) == "was told: no negatives"
+
+
+def test_the_time_that_an_answer_takes_is_not_the_functions() -> None:
+    def answer() -> str:
+        time.sleep(1.5)
+        return "slow"
+
+    assert run("hosted:ask", lend=answer, limits=Limits(seconds=1.2)) == "slow"
+
+
 def test_an_object_lives_between_calls_and_ends_with_its_block() -> None:
     with Worker("hosted:Counter", 40) as worker:
         process = worker.call("process_id")
