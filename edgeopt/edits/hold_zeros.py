@@ -17,6 +17,9 @@ from edgeopt.model import Edit
 #: the attribute that marks a module: the names of its parameters whose zeros stay
 MARK = "holds_zeros"
 
+#: why such a module is left as it is
+HELD = "has zeros that are to stay"
+
 
 def apply(module: nn.Module, edit: Edit) -> None:
     """Mark the module.
@@ -32,6 +35,11 @@ def apply(module: nn.Module, edit: Edit) -> None:
 def mark(module: nn.Module, parameters: Iterable[str]) -> None:
     """Let the zeros of these parameters of a module stay."""
     setattr(module, MARK, tuple(parameters))
+
+
+def holds(module: nn.Module) -> bool:
+    """Whether zeros of a module are to stay: then it must not become another one."""
+    return bool(getattr(module, MARK, ()))
 
 
 class HeldZeros:

@@ -14,10 +14,6 @@ def count_macs(layer: Layer, inputs: int, outputs: int) -> float:
     return float(layer.macs(inputs, outputs))
 
 
-def count_parameters(layer: Layer, inputs: int, outputs: int) -> float:
-    return float(layer.weights(inputs, outputs))
-
-
 class LayerCosts:
     """The sum over layers, each looked up once for each pair of counts, and what stays whatever goes."""
 

@@ -33,7 +33,7 @@ from edgeopt.pruning.selection import Scope, select_channels
 from edgeopt.pruning.sensitivity import Curve, scan
 from edgeopt.pruning.soundness import keep_sound, make_inputs
 from edgeopt.pruning.timing import TargetTime
-from edgeopt.pruning.yardstick import Counted, FileSize, Yardstick
+from edgeopt.pruning.yardstick import FileSize, Operations, Parameters, Yardstick
 from edgeopt.registry import resolve
 
 #: what layers' times are kept under, whatever the data: another recipe may have the same layer
@@ -156,9 +156,10 @@ class Course:
 
     def _make_yardstick(self, tell: Tell) -> Yardstick:
         kind, context = self.aims.goal[0] if self.aims.goal else "macs", self._context
-        if kind in ("macs", "parameters"):
-            return Counted("macs" if kind == "macs" else "parameters", self._widths)
-
+        if kind == "macs":
+            return Operations(self._widths)
+        if kind == "parameters":
+            return Parameters(self._whole)
         if kind == "bytes":
             return FileSize(self._whole, self._export, context.profile)
         memo = None if context.memo is None else Memo(context.memo.folder, TIMES)

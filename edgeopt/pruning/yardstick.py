@@ -1,4 +1,4 @@
-"""What a goal of pruning is measured in: operations and weights, which are counted, and the size of the file.
+"""What a goal of pruning is measured in: operations, which are arithmetic, and parameters and bytes, which are counted.
 
 The target's time is in `timing`. A yardstick knows what the network as given costs, foresees what it costs with fewer
 channels, and, where foreseeing is not knowing, measures what came out.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import onnx
 from torch import nn
@@ -16,7 +15,7 @@ from torch import nn
 from edgeopt import onnx_graph
 from edgeopt.clock import quantize_blindly
 from edgeopt.model import QuantizationProfile
-from edgeopt.pruning.costs import LayerCost, LayerCosts, count_macs, count_parameters
+from edgeopt.pruning.costs import LayerCosts, count_macs
 from edgeopt.pruning.layers import OPERATORS, Layer, Widths
 
 #: gives the float graph of a network
@@ -64,21 +63,53 @@ class Yardstick(ABC):
         return LayerCosts(costs.widths, costs.cost, costs.fixed + found - costs.total(kept))
 
 
-class Counted(Yardstick):
-    """A cost that is arithmetic."""
+class Operations(Yardstick):
+    """Multiply-accumulates of one sample."""
 
     exact = True
 
-    def __init__(self, kind: Literal["macs", "parameters"], widths: Widths) -> None:
-        self._cost: LayerCost = {"macs": count_macs, "parameters": count_parameters}[kind]
-        self.unit = {"macs": ("MMACs", 1e6), "parameters": ("M parameters", 1e6)}[kind]
-        self.whole = LayerCosts(widths, self._cost).total(widths.full)
+    def __init__(self, widths: Widths) -> None:
+        self.unit = ("MMACs", 1e6)
+        self.whole = LayerCosts(widths, count_macs).total(widths.full)
 
     def foresee(self, network: nn.Module, widths: Widths) -> LayerCosts:
-        return LayerCosts(widths, self._cost)
+        return LayerCosts(widths, count_macs)
 
 
-class FileSize(Yardstick):
+class Size(Yardstick):
+    """How large something is that grows with the layers' weights, and with some that belongs to no layer."""
+
+    def __init__(self, whole: nn.Module) -> None:
+        self.whole = float(self._size(whole))
+
+    def foresee(self, network: nn.Module, widths: Widths) -> LayerCosts:
+        return self.learn(LayerCosts(widths, self._layer_size), widths.full, self.measure(network))
+
+    def measure(self, network: nn.Module) -> float:
+        return self._size(network) / self.whole
+
+    @abstractmethod
+    def _size(self, network: nn.Module) -> int: ...
+
+    @abstractmethod
+    def _layer_size(self, layer: Layer, inputs: int, outputs: int) -> float: ...
+
+
+class Parameters(Size):
+    """All that training could change, normalizations with it."""
+
+    def __init__(self, whole: nn.Module) -> None:
+        self.unit = ("M parameters", 1e6)
+        super().__init__(whole)
+
+    def _size(self, network: nn.Module) -> int:
+        return sum(part.numel() for part in network.parameters())
+
+    def _layer_size(self, layer: Layer, inputs: int, outputs: int) -> float:
+        return float(layer.weights(inputs, outputs))
+
+
+class FileSize(Size):
     """Bytes of the graph at the precision of the target.
 
     Args:
@@ -87,20 +118,13 @@ class FileSize(Yardstick):
 
     def __init__(self, whole: nn.Module, export: Export, profile: QuantizationProfile | None) -> None:
         self._export, self._profile, self.unit = export, profile, ("MB", 1e6)
-        self.whole = float(self._size(whole))
-
-    def foresee(self, network: nn.Module, widths: Widths) -> LayerCosts:
-        costs = LayerCosts(widths, self._layer_bytes)
-        return self.learn(costs, widths.full, self.measure(network))
-
-    def measure(self, network: nn.Module) -> float:
-        return self._size(network) / self.whole
+        super().__init__(whole)
 
     def _size(self, network: nn.Module) -> int:
         graph = self._export(network)
         return len(onnx_graph.serialize(graph if self._profile is None else quantize_blindly(graph, self._profile)))
 
-    def _layer_bytes(self, layer: Layer, inputs: int, outputs: int) -> float:
+    def _layer_size(self, layer: Layer, inputs: int, outputs: int) -> float:
         if self._profile is None or OPERATORS[layer.kind] not in self._profile.weight_axes:
             return float(FLOAT_BYTES * layer.weights(inputs, outputs))
         return float(layer.weights(inputs, outputs) - outputs + CHANNEL_BYTES * outputs)

@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgeopt.clock import Clock
 from edgeopt.edits.factor import make_factors
+from edgeopt.edits.hold_zeros import HELD, holds
 from edgeopt.errors import PassError, did_you_mean
 from edgeopt.gain import WORTH
 from edgeopt.model import Edit
@@ -111,6 +112,8 @@ def _find_obstacles(network: nn.Module) -> dict[int, str]:
             obstacles[id(module)] = "is in groups" if grouped else f"is a {type(module).__name__}"
         elif places[id(module)] > 1 or not name:
             obstacles[id(module)] = "stands at several places" if name else "is the whole network"
+        elif holds(module):
+            obstacles[id(module)] = HELD
         elif "weight" not in own or holders[id(own["weight"])] > 1:
             obstacles[id(module)] = "shares its weight, or has it from elsewhere"
     return obstacles

@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from edgeopt.edits import apply_edit
 from edgeopt.edits.fold import Fold, find_folds, trace
+from edgeopt.edits.hold_zeros import HELD, holds
 from edgeopt.model import Edit
 from edgeopt.network import name_outputs
 from edgeopt.reshaping.kernels import Kernel, add, compose, of_conv, of_norm, of_nothing
@@ -66,7 +67,9 @@ class Folding:
         if told in self.left:
             return False
         kernel = make_kernel(traced, fold)
-        if kernel is None:
+        if any(holds(traced.get_submodule(each)) for each in fold.modules):
+            self.left[told] = HELD
+        elif kernel is None:
             self.left[told] = "is not linear as a whole, or not the same at the borders"
         elif kernel.own_macs() > kernel.macs:
             self.left[told] = "takes fewer operations as it is"

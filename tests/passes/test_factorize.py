@@ -19,6 +19,7 @@ from edgeopt.network import count_macs, make_network
 from edgeopt.passes import PassResult
 from edgeopt.passes.factorize import Factorize
 from edgeopt.passes.prune_channels import PruneChannels
+from edgeopt.passes.prune_weights import PruneWeights
 from edgeopt.reshaping.verdict import random_inputs
 from edgeopt.workers import ignore_progress
 
@@ -78,6 +79,14 @@ def test_ignored_modules_stay_whole(torch_model: Model, tmp_path: Path) -> None:
     below = {name.partition(".")[0] for name in whole}
     result = factorize(torch_model, tmp_path / "some", energy=0.6, ignore=sorted(below)[:1])
     assert set(factored(result)) == {name for name in whole if not name.startswith(sorted(below)[0])}
+
+
+def test_zeros_that_are_to_stay_are_not_factored_away(torch_model: Model, tmp_path: Path) -> None:
+    context = Context(folder=tmp_path / "sparse", progress=ignore_progress)
+    sparse = PruneWeights(sparsity=0.5, keep_without_gain=True)(torch_model, context)
+    result = factorize(sparse.model, tmp_path / "factored")
+    assert not result.changed
+    assert "has zeros that are to stay" in result.facts.values()
 
 
 def test_a_name_to_ignore_that_the_network_has_not_is_refused(torch_model: Model, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from edgeopt.model import Model, load_model
 from edgeopt.network import count_macs, make_network
 from edgeopt.passes import PassResult
 from edgeopt.passes.fold_branches import FoldBranches
+from edgeopt.passes.prune_weights import PruneWeights
 from edgeopt.reshaping.verdict import random_inputs
 from edgeopt.workers import ignore_progress
 
@@ -48,6 +49,15 @@ def test_what_is_read_back_computes_what_the_given_network_does(
     assert result.changed == (folds > 0)
     assert len(layers(read_back)) < len(layers(given)) or not folds
     assert count_macs(read_back, inputs) <= count_macs(given, inputs)
+
+
+def test_zeros_that_are_to_stay_are_not_folded_away(architecture: Architecture, tmp_path: Path) -> None:
+    sparse = PruneWeights(sparsity=0.5, keep_without_gain=True)(
+        architecture("reparameterized.py:make_branches"), Context(folder=tmp_path / "a", progress=ignore_progress)
+    )
+    result = fold(sparse.model, tmp_path / "b")
+    assert not result.changed
+    assert {fact for name, fact in result.facts.items() if name.startswith("left ")} == {"has zeros that are to stay"}
 
 
 def test_blocks_of_branches_become_single_convolutions(architecture: Architecture, tmp_path: Path) -> None:
