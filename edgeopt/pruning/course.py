@@ -198,7 +198,7 @@ class Course:
         pruning = Pruning(network, self._inputs, groups, scores, options, costs, self.yardstick, self._export)
         tell = _part(context, "measuring the pruned network", 0.7, 1.0)
         if number < self.aims.rounds:
-            found = pruning.choose(self._share_after(number))
+            found = pruning.approach(self._share_after(number), self._share())
         else:
             found = pruning.meet(self._share_after(number), tell)
         return _make_round(groups, curves, found)

@@ -84,6 +84,20 @@ class Pruning:
             learned = learned._learn(found)
         return learned._search(share, tell)
 
+    def approach(self, share: float, goal: float) -> Pruned:
+        """A step on the way to a goal: what is foreseen to cost so much, or the fewest channels that there may be.
+
+        Raises:
+            PassError: the goal cannot be met, not by any further step either; says how far it gets, and at which loss.
+            BuildError: the network cannot be built or run on the target.
+        """
+        if self._share(self._fewest) > goal:
+            self._settle_for_least(goal)
+        try:
+            return self.choose(share)
+        except PassError:
+            return self._prune(self._fewest)
+
     def _search(self, share: float, tell: Callable[[float], None]) -> Pruned:
         pruning, asked, best = self, share, None
         for number in range(TRIES):
@@ -106,10 +120,15 @@ class Pruning:
 
     def _settle_for_least(self, share: float) -> Pruned:
         """The network with the fewest channels, where nothing else meets the goal."""
-        found, measured = self._measure(self._prune([group[0].count for group in self.options]))
-        if measured > share:
-            raise self._unreachable(share, measured, found.loss)
+        found = self._prune(self._fewest)
+        found, cost = (found, found.predicted) if self.yardstick.exact else self._measure(found)
+        if cost > share:
+            raise self._unreachable(share, cost, found.loss)
         return found
+
+    @property
+    def _fewest(self) -> list[int]:
+        return [group[0].count for group in self.options]
 
     def choose(self, share: float) -> Pruned:
         """The least loss at a share by what is foreseen.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +164,24 @@ def test_the_least_is_measured_before_a_goal_is_given_up_and_the_goal_is_told_as
     assert isinstance(pruning.yardstick, Floored)
     assert min(pruning.yardstick.measured) == pruning.yardstick.measured[-1] > 0.3
     assert pruning.yardstick.show(pruning.yardstick.measured[-1]) in caught.value.message
+
+
+def test_a_goal_that_no_round_will_meet_is_given_up_in_the_first_one_and_told_as_it_was_asked(
+    architecture: Callable[[str], Model],
+) -> None:
+    pruning = make_pruning(architecture, 0.3, tuple(range(1, 16)))
+    with pytest.raises(PassError, match=r"the goal of 0\.01 of .* cannot be met: 0\.32 "):
+        pruning.approach(0.4, 0.01)
+
+
+def test_a_step_that_is_foreseen_to_be_too_far_goes_as_far_as_it_may(architecture: Callable[[str], Model]) -> None:
+    fewest = make_pruning(architecture, 0.0, (2, 8))
+    assert isinstance(fewest.yardstick, Floored)
+    dear = LayerCosts(fewest.costs.widths, macs_of, fixed=fewest.yardstick.whole)  # foreseen: the least is above 1
+    pruning = dataclasses.replace(fewest, costs=dear)
+    found = pruning.approach(0.5, 0.4)  # measured: it is not
+    assert set(found.kept) == {2}
+    assert fewest.yardstick.measured == [pytest.approx(found.predicted - 1)]
 
 
 def test_what_was_measured_and_is_the_best_choice_again_is_not_measured_again(
