@@ -16,9 +16,12 @@ from edgeopt.context import Context, Timer
 from edgeopt.model import Model, OnnxValue, QuantizationProfile
 from edgeopt.quantization.arithmetic import Range
 from edgeopt.quantization.fold import fold
+from edgeopt.quantization.half import choose
+from edgeopt.quantization.half_cast import cast_graph, opset_of, prepare
 from edgeopt.quantization.insert import insert_pairs
 from edgeopt.quantization.placement import make_placement
 from edgeopt.quantization.scheme import make_scheme
+from edgeopt.quantization.wiring import Wiring
 
 #: of activations in a graph that is only timed: what it computes does not matter, but that a Relu has no negative half
 SIGNED, UNSIGNED = Range(-4.0, 4.0), Range(0.0, 6.0)
@@ -55,12 +58,13 @@ class Clock:
 
     def finished(self, graph: onnx.ModelProto) -> onnx.ModelProto:
         """A float graph at the precision of the target; ranges are made up, since nobody looks at its answers."""
-        return graph if self.profile is None else quantize_blindly(graph, self.profile)
+        made = graph if self.profile is None else quantize_blindly(graph, self.profile)
+        return cast_blindly(made) if self.timer.half else made
 
     def describe(self) -> list[Any]:
         """What times depend on, beside the graph."""
         profile = None if self.profile is None else self.profile.model_dump(mode="json")
-        timer = [self.timer.backend, self.timer.options, self.timer.threads, self.timer.batch]
+        timer = [self.timer.backend, self.timer.options, self.timer.threads, self.timer.batch, self.timer.half]
         machine = [self.timer.machine[name] for name in ("cpu", "isa", "power_mode", "libraries")]
         return [timer, profile, machine]
 
@@ -78,6 +82,13 @@ def quantize_blindly(graph: onnx.ModelProto, profile: QuantizationProfile) -> on
     unsigned = {name for node in folded.graph.node if node.op_type in ("Relu", "Clip") for name in node.output}
     ranges = {pair.tensor: UNSIGNED if pair.tensor in unsigned else SIGNED for pair in placement.pairs}
     return insert_pairs(folded, make_scheme(folded, placement, ranges, profile))
+
+
+def cast_blindly(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph with float16 in place of floats, whether or not the values fit: fit to be timed."""
+    prepared = prepare(graph, onnx_graph.input_specs(graph))
+    opset = opset_of(prepared)
+    return cast_graph(prepared, choose(Wiring(prepared), opset, (), None, 1.0))
 
 
 def strip_ends(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -106,6 +106,7 @@ class Timer:
     Attributes:
         function: takes a backend's name and options, models, threads and batch, and gives the milliseconds of each.
         environ: of that worker.
+        half: whether what ships has float16 where it has floats.
         device: the name of the device that times instead. This process cannot reach it: its parent does, and lends it.
         machine: the fingerprint of whatever times.
     """
@@ -116,6 +117,7 @@ class Timer:
     batch: int
     options: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
+    half: bool = False
     device: str | None = None
     machine: dict[str, Any] = field(default_factory=environment.fingerprint)
 

@@ -62,6 +62,11 @@ class EdgeoptError(Exception):
             self.log = "\n".join(line[:400] for line in lines[-TRACE_LINES:])
         return self
 
+    def at(self, place: str) -> EdgeoptError:
+        """This error, and what it happened in."""
+        self.message = f"{place}: {self.message}"
+        return self
+
 
 class UsageError(EdgeoptError):
     exit_code = 2

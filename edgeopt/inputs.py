@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from edgeopt import environment, registry
 from edgeopt.data import Samples
 from edgeopt.model import TensorSpec
@@ -54,16 +56,24 @@ def original_backend(recipe: Recipe, target: Target) -> BackendEntry:
     return BackendEntry.model_validate({"torch_eager": {"device": "cuda"}} if gpu else "torch_eager")
 
 
-def find_clock(recipe: Recipe, target: Target, named: str | None, backend: BackendEntry) -> tuple[BackendEntry, bool]:
-    """The backend whose clock a pass goes by, and whether what is timed there computes in integers.
+class Clocked(NamedTuple):
+    """The backend whose clock a pass goes by, and how what is timed there computes: in integers, in float16."""
+
+    backend: BackendEntry
+    quantized: bool = False
+    half: bool = False
+
+
+def find_clock(recipe: Recipe, target: Target, named: str | None, backend: BackendEntry) -> Clocked:
+    """The clock that a pass goes by.
 
     Args:
         named: the candidate, `backend/variant`; empty: the first; None: the one that the pass is run for, on `backend`.
     """
     if named is None:
-        return backend, False
+        return Clocked(backend)
     name, _, variant = named.partition("/")
     chosen = next((entry for entry in target.backends if entry.name == name), backend)
     variant = variant if variant in target.variants else next(iter(target.variants))
-    passes = recipe.passes_of(target, variant)
-    return chosen, any(registry.resolve("passes", one.name).needs_profile for one in passes)
+    passes = [registry.resolve("passes", one.name) for one in recipe.passes_of(target, variant)]
+    return Clocked(chosen, any(one.needs_profile for one in passes), any(one.halves for one in passes))

@@ -185,14 +185,14 @@ class _Run:
         references = [side for target in self.plan.targets for side in (target.original, target.baseline) if side]
         if step.action in ("load", "split") or any(step.id in _steps(side) for side in references):
             raise error
-        self.watcher.failed(step, error)
         for target in () if self.keep_going else self.plan.targets:
             if all(_has_failed(side, self.plan, self.results) for side in target.candidates):
-                raise error
+                raise error.at(step.id)
             # What does not take the network as given hardly takes it once it is pruned: nothing is trained to find out.
             if all(_has_failed(side, self.plan, self.results) for side in target.floats.values()):
-                error.hint = f"{error.hint or 'see above'}; `--keep-going` tries the candidates all the same"
-                raise error
+                error.hint = "; ".join(filter(None, (error.hint, "`--keep-going` tries the candidates all the same")))
+                raise error.at(step.id)
+        self.watcher.failed(step, error)
 
     def _check_batches(self, step: Step) -> None:
         """There must be a batch to time, which is found out here, before anything is trained."""

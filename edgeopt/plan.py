@@ -255,7 +255,7 @@ class _Builder:
         self, entry: PassStep, model: str, target: Target, backend: BackendEntry, labels: tuple[str, str]
     ) -> str:  # fmt: skip
         step = registry.resolve("passes", entry.name)(**entry.options)
-        backend, quantized = find_clock(self.recipe, target, step.clocked_by(), backend)
+        backend, quantized, half = find_clock(self.recipe, target, step.clocked_by(), backend)
         runs = registry.resolve("backends", backend.name)(**backend.options)
         profile = runs.profile(target.isa) if step.needs_profile or quantized else None
         named = [("passes", entry.name), *step.named()]
@@ -276,6 +276,7 @@ class _Builder:
         if "timer" in lent:
             options["timer"] = {
                 "backend": backend.name, "options": backend.options, "threads": target.threads, "batch": target.batch,
+                "half": half,
             }  # fmt: skip
             options["device"] = target.device and target.name
             machine = self._machine_parts(target, keys.digest(list(environment.cpu())))

@@ -247,6 +247,34 @@ def test_the_original_runs_on_the_gpu_where_all_that_is_raced_does(
     assert (build.name, build.options["options"].get("device")) == ("torch_eager", device)
 
 
+@pytest.mark.parametrize(
+    ("on", "half", "quantized"), [("fp32", False, False), ("fp16", True, False), ("int8", True, True)]
+)
+def test_a_pass_is_timed_at_the_precision_of_the_candidate_that_it_names(
+    on: str, half: bool, quantized: bool, plan_of: MakePlan
+) -> None:
+    text = SOUND.replace("{ratio: 0.5}", f"{{goal: {{latency: 0.5}}, on: tensorrt/{on}}}")
+    text = text.replace("[onnxruntime_cpu]", "[tensorrt]").replace("{}]", "{}, cast_fp16: {}]")
+    text = text.replace("      fp32: []\n", "      fp32: []\n      fp16: [cast_fp16: {}]\n")
+    step = plan_of(text=text).step("prune_channels")
+    assert step.options["timer"]["half"] == half
+    assert (profile_of(step) is not None) == quantized
+
+
+def test_a_pass_that_goes_by_the_clock_of_a_device_is_run_again_for_another_device(folder: Path) -> None:
+    text = SOUND.replace("{ratio: 0.5}", "{goal: {latency: 0.5}, on: onnxruntime_cpu/int8}")
+    text = text.replace("budgets:", "inventory: fleet.yaml\nbudgets:")
+    (folder / "recipe.yaml").write_text(text.replace("- name: x86\n", "- name: x86\n    device: ssh://board\n"))
+    pinned = f"url: ssh://me@board/app, device_key: {'ab' * 32}"
+    (folder / "fleet.yaml").write_text(f"edgeopt_fleet: 1\ndevices:\n  board: {{{pinned}}}\n")
+    recipe, store = load_recipe(folder / "recipe.yaml"), Store(folder / "store")
+    keys = [
+        make_plan(recipe, store, machines={"x86": {"cpu": cpu, "isa": ["asimd"]}}).step("prune_channels").key
+        for cpu in ("Cortex-A76", "Cortex-A53", "Cortex-A76")
+    ]
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_a_target_that_is_built_several_times_has_a_side_for_each(plan_of: MakePlan) -> None:
     (target,) = plan_of("backends: [onnxruntime_cpu]", "backends: [onnxruntime_cpu]\n    builds: 3").targets
     assert {name: [side.id for side in sides] for name, sides in target.rebuilds.items()} == {

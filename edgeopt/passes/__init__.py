@@ -38,6 +38,8 @@ class Pass(Value):
     produces: ClassVar[Form]
     #: what of the target the pass must know: it then runs once per candidate instead of once for all
     needs_profile: ClassVar[bool] = False
+    #: whether it makes float16 of floats
+    halves: ClassVar[bool] = False
     #: splits and values of the context that the pass reads: they go into its key
     reads: ClassVar[tuple[str, ...]] = ()
     #: the same, for what it can do without: no fault where it is missing

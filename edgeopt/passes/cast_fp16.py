@@ -39,6 +39,7 @@ class CastFp16(Pass):
 
     accepts: ClassVar[Form] = "onnx"
     produces: ClassVar[Form] = "onnx"
+    halves: ClassVar[bool] = True
     may_read: ClassVar[tuple[str, ...]] = ("calibration",)
 
     keep_float: tuple[str, ...] = Field(default=(), description="names of nodes, or operators, that stay in float32")

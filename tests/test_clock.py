@@ -1,0 +1,40 @@
+"""What is timed has the precision that ships, whatever it computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
+from edgeopt.clock import Clock
+from edgeopt.context import Timer
+from edgeopt.exporting import export_graph
+from edgeopt.model import Model
+from edgeopt.network import make_network
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+def test_graphs_are_timed_at_the_precision_that_ships(
+    quantized: bool, half: bool, torch_model: Model, tmp_path: Path
+) -> None:
+    timer = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1, half=half)
+    clock = Clock(timer, OnnxruntimeCpu().profile() if quantized else None, tmp_path)
+    finished = clock.finished(export_graph(make_network(torch_model), torch_model))
+    types = {tensor.data_type for tensor in finished.graph.initializer}
+    assert (onnx.TensorProto.FLOAT16 in types) == half
+    assert (onnx.TensorProto.INT8 in types) == quantized
+    assert finished.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    (ms,) = clock.time([finished])
+    assert ms > 0
+
+
+@pytest.mark.parametrize("changed", [{"half": True}, {"batch": 2}, {"machine": {"cpu": "another"}}])
+def test_times_are_told_apart_by_all_that_they_depend_on(changed: dict[str, Any], tmp_path: Path) -> None:
+    given = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1)
+    machine = given.machine | changed.get("machine", {})
+    other = Timer(given.function, given.backend, 1, **{"batch": 1, **changed, "machine": machine})
+    assert Clock(given, None, tmp_path).describe() != Clock(other, None, tmp_path).describe()
