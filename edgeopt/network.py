@@ -7,6 +7,7 @@ network = load_network("build/digits/x86/network")
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,10 @@ def count_macs(network: nn.Module, inputs: Sequence[torch.Tensor]) -> int:
         macs += elements.numel() * weight[0].numel()
 
     counted = [module for module in network.modules() if isinstance(module, (_ConvNd, nn.Linear))]
-    hooks = [module.register_forward_hook(add) for module in counted]
-    try:
-        with torch.no_grad():
-            network(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for module in counted:
+            hooks.enter_context(module.register_forward_hook(add))
+        network(*inputs)
     return macs
 
 

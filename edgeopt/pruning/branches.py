@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -66,14 +67,11 @@ def _watch_blocks(network: nn.Module, inputs: Sequence[torch.Tensor]) -> dict[st
             taken[-1] = None
 
     composite = [module for name, module in network.named_modules() if name and any(True for _ in module.children())]
-    hooks = [module.register_forward_pre_hook(take, with_kwargs=True) for module in composite]
-    hooks += [module.register_forward_hook(check) for module in composite]
-    try:
-        with torch.inference_mode():
-            network.eval()(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.inference_mode():
+        for module in composite:
+            hooks.enter_context(module.register_forward_pre_hook(take, with_kwargs=True))
+            hooks.enter_context(module.register_forward_hook(check))
+        network.eval()(*inputs)
     return {name: taken[0] for name, taken in given.items() if len(taken) == 1 and taken[0] is not None}
 
 

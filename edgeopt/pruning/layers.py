@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,13 +84,10 @@ def find_layers(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[Laye
         seen[names[id(module)]].append((arguments[0].shape, result.shape))
 
     counted = [module for module in network.modules() if isinstance(module, (_ConvNd, nn.Linear))]
-    hooks = [module.register_forward_hook(note) for module in counted]
-    try:
-        with torch.inference_mode():
-            network.eval()(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.inference_mode():
+        for module in counted:
+            hooks.enter_context(module.register_forward_hook(note))
+        network.eval()(*inputs)
     return [_make_layer(name, module, seen[name]) for name, module in network.named_modules() if name in seen]
 
 

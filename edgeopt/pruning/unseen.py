@@ -7,6 +7,7 @@ gradients, and what lends its weights to others instead of being called has no p
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -30,15 +31,10 @@ def find_unseen(network: nn.Module, inputs: Sequence[torch.Tensor], seen: Collec
     if not unseen:
         return {}
     ran = set[nn.Module]()
-    hooks = [
-        module.register_forward_hook(lambda module, _inputs, _result: ran.add(module)) for module in unseen.values()
-    ]
-    try:
-        with torch.enable_grad():
-            outputs = [output for output in name_outputs(network(*inputs)).values() if output.requires_grad]
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.enable_grad():
+        for module in unseen.values():
+            hooks.enter_context(module.register_forward_hook(lambda module, _inputs, _result: ran.add(module)))
+        outputs = [output for output in name_outputs(network(*inputs)).values() if output.requires_grad]
     used = set(_find_used(unseen, outputs))
     return {name: _explain(module, module in ran, name in used) for name, module in unseen.items()}
 

@@ -93,8 +93,8 @@ def _watch(network: nn.Module, inputs: Sequence[Tensor], which: Collection[str])
 
     with ExitStack() as hooks, torch.no_grad():
         for name, module in network.named_modules():
-            hooks.callback(module.register_forward_pre_hook(enter(name, module)).remove)
-            hooks.callback(module.register_forward_hook(leave).remove)
+            hooks.enter_context(module.register_forward_pre_hook(enter(name, module)))
+            hooks.enter_context(module.register_forward_hook(leave))
         with calls:
             outputs = name_outputs(network.eval()(*inputs))
     held = {_memory_of(tensor) for tensor in outputs.values()}  # also of a view, or where the module works in place

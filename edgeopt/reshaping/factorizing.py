@@ -95,7 +95,7 @@ def find_layers(
     watched = [module for module in network.modules() if isinstance(module, (_ConvNd, nn.Linear))]
     with ExitStack() as hooks, torch.no_grad():
         for module in watched:
-            hooks.callback(module.register_forward_hook(note).remove)
+            hooks.enter_context(module.register_forward_hook(note))
         network.eval()(*inputs)
     return found, left
 

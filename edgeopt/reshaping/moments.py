@@ -68,7 +68,7 @@ def gather(
 
     with ExitStack() as hooks:
         for key, module in wanted.items():
-            hooks.callback(module.register_forward_hook(note(key)).remove)
+            hooks.enter_context(module.register_forward_hook(note(key)))
         for inputs in batches:
             network.eval()(*inputs)
     return {key: found.moments() for key, found in sums.items()}
