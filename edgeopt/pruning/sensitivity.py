@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from edgeopt.data import Samples
-from edgeopt.network import name_outputs
+from edgeopt.pruning.divergence import Divergence
 from edgeopt.pruning.groups import Choice, Group
 from edgeopt.pruning.removal import make_edits, mask_channels
 from edgeopt.pruning.selection import keep_best
@@ -26,11 +25,6 @@ SHARES = (0.125, 0.25, 0.5, 0.75, 0.875)
 
 #: the same of a branch, which stays or goes
 WHOLE = (1.0,)
-
-#: samples of one look, fewer where a network is so large that a scan would take more operations than these
-MOST_SAMPLES, LEAST_SAMPLES, MOST_MACS = 512, 64, 4e11
-
-BATCH = 64
 
 
 class Curve:
@@ -49,12 +43,6 @@ class Curve:
         return y1 + (y1 - y0) * (share - x1) / (x1 - x0)
 
 
-def count_samples(macs: int, looks: int, available: int) -> int:
-    """How many samples each look of a scan may take."""
-    affordable = int(MOST_MACS / max(1, macs * looks))
-    return min(available, max(LEAST_SAMPLES, min(MOST_SAMPLES, affordable)))
-
-
 def scan(
     network: nn.Module,
     groups: Sequence[Group],
@@ -70,12 +58,7 @@ def scan(
         macs: of one sample.
         tell: how far it is, from 0 to 1.
     """
-    count = count_samples(macs, len(groups) * len(SHARES), len(samples))
-    batches = [
-        [torch.from_numpy(batch.inputs[name]) for name in samples.inputs]
-        for batch in samples.spread(count).batches(BATCH)
-    ]
-    whole = [_answers(network, batch) for batch in batches]
+    divergence = Divergence(network, samples, macs, len(groups) * len(SHARES))
     curves = []
     for number, (group, score) in enumerate(zip(groups, scores, strict=True)):
         losses, shares = [], WHOLE if group.silenced else SHARES
@@ -84,23 +67,7 @@ def scan(
             kept = max(least, round((1 - share) * group.size) // group.blocks * group.blocks)
             masked = copy.deepcopy(network)
             mask_channels(masked, make_edits(network, [Choice(group, keep_best(group, score, kept))]))
-            losses.append(_divergence(masked, batches, whole))
+            losses.append(divergence.of(masked))
         curves.append(Curve(group.name, shares, losses))
         tell((number + 1) / len(groups))
     return curves
-
-
-@torch.inference_mode()
-def _answers(network: nn.Module, batch: Sequence[torch.Tensor]) -> torch.Tensor:
-    logits = next(iter(name_outputs(network(*batch)).values()))
-    return functional.log_softmax(logits.flatten(1).double(), dim=1)
-
-
-def _divergence(network: nn.Module, batches: Sequence[Sequence[torch.Tensor]], whole: Sequence[torch.Tensor]) -> float:
-    """Mean over samples of KL(whole ‖ masked), in nats."""
-    total, count = 0.0, 0
-    for batch, expected in zip(batches, whole, strict=True):
-        found = _answers(network, batch)
-        total += float(functional.kl_div(found, expected, reduction="sum", log_target=True))
-        count += len(expected)
-    return total / max(1, count)

@@ -68,6 +68,10 @@ class Factored:
         return f"{self.scheme}, rank {self.rank} of {self.full_rank}, keeps {100 * self.energy:.1f} %, {took}"
 
 
+#: the ranks at which a layer is factored by a scheme
+Ranks = Callable[[Layer, Factoring], Sequence[int]]
+
+
 def find_layers(
     network: nn.Module, inputs: Sequence[torch.Tensor], ignore: Sequence[str]
 ) -> tuple[list[Layer], dict[str, str]]:
@@ -123,14 +127,30 @@ def _is_below(name: str, above: Sequence[str]) -> bool:
     return any(name == each or name.startswith(f"{each}.") for each in above)
 
 
+def ranks_by_energy(energy: float, round_to: int) -> Ranks:
+    """The one rank that keeps so much."""
+    return lambda _layer, factoring: [factoring.rank_for(energy, round_to)]
+
+
+def ranks_by_cost(shares: Sequence[float], round_to: int) -> Ranks:
+    """The ranks at which the two layers take about these shares of the operations that the one does."""
+
+    def ranks(layer: Layer, factoring: Factoring) -> list[int]:
+        even = _macs(layer.module, layer.shape) / _macs(factoring.make(1), layer.shape)
+        wanted = (max(round_to, round(share * even / round_to) * round_to) for share in shares)
+        return list(dict.fromkeys(rank for rank in wanted if rank <= factoring.full_rank))
+
+    return ranks
+
+
 def propose(
-    network: nn.Module, layers: Sequence[Layer], energy: float, round_to: int,
+    network: nn.Module, layers: Sequence[Layer], ranks: Ranks,
     batches: Sequence[Sequence[torch.Tensor]] | None,
 ) -> list[Factored]:  # fmt: skip
     """All ways to factor layers that keep so much, and take fewer operations than the layers do.
 
     Args:
-        energy: the share that must be kept.
+        ranks: says of each layer and scheme which are tried.
         batches: samples to weigh directions by; None: by weights alone.
     """
     pairs = [(layer, scheme) for layer in layers for scheme in NEEDS if _fits(layer.module, scheme)]
@@ -140,12 +160,12 @@ def propose(
     for layer, scheme in pairs:
         known = None if moments is None else moments[layer.name, NEEDS[scheme]]
         factoring = Factoring(layer.module, scheme, known)
-        rank = factoring.rank_for(energy, round_to)
-        factors = factoring.make(rank)
-        share = _macs(factors, layer.shape) / _macs(layer.module, layer.shape)
-        if share < 1:
-            kept = factoring.energy(rank)
-            found.append(Factored(layer, scheme, rank, factoring.full_rank, kept, factors, share))
+        for rank in ranks(layer, factoring):
+            factors = factoring.make(rank)
+            share = _macs(factors, layer.shape) / _macs(layer.module, layer.shape)
+            if share < 1:
+                kept = factoring.energy(rank)
+                found.append(Factored(layer, scheme, rank, factoring.full_rank, kept, factors, share))
     return found
 
 
@@ -156,6 +176,26 @@ def choose(found: Sequence[Factored]) -> list[Factored]:
         if one.layer.name not in best or one.share < best[one.layer.name].share:
             best[one.layer.name] = one
     return list(best.values())
+
+
+def time_ways(
+    found: Sequence[Factored], clock: Clock, tell: Callable[[float], None]
+) -> tuple[list[Factored], dict[str, float]]:
+    """The same ways with the time that they take alone on the target as a share of what their layers take.
+
+    Returns:
+        The ways, and the milliseconds of their layers, by name.
+
+    Raises:
+        BuildError: a layer cannot be built or run on the target.
+    """
+    timed = {_key(one.layer.module, one.layer.shape): (one.layer.module, one.layer.shape) for one in found}
+    timed |= {_key(one.factors, one.layer.shape): (one.factors, one.layer.shape) for one in found}
+    ms = dict(zip(timed, time_modules(list(timed.values()), clock, tell), strict=True))
+    layer_ms = {one.layer.name: ms[_key(one.layer.module, one.layer.shape)] for one in found}
+    shares = [ms[_key(one.factors, one.layer.shape)] / layer_ms[one.layer.name] for one in found]
+    ways = [dataclasses.replace(one, share=share, cost="time") for one, share in zip(found, shares, strict=True)]
+    return ways, layer_ms
 
 
 def choose_by_time(
@@ -169,12 +209,8 @@ def choose_by_time(
     Raises:
         BuildError: a layer cannot be built or run on the target.
     """
-    timed = {_key(one.layer.module, one.layer.shape): (one.layer.module, one.layer.shape) for one in found}
-    timed |= {_key(one.factors, one.layer.shape): (one.factors, one.layer.shape) for one in found}
-    ms = dict(zip(timed, time_modules(list(timed.values()), clock, tell), strict=True))
-    shares = [ms[_key(one.factors, one.layer.shape)] / ms[_key(one.layer.module, one.layer.shape)] for one in found]
-    timed_ways = [dataclasses.replace(one, share=share, cost="time") for one, share in zip(found, shares, strict=True)]
-    fastest = choose(timed_ways)
+    ways, _ = time_ways(found, clock, tell)
+    fastest = choose(ways)
     left = {one.layer.name: f"{one.share:.2f}× the time at {one.scheme} rank {one.rank}" for one in fastest}
     chosen = [one for one in fastest if one.share <= WORTH]
     return chosen, {name: why for name, why in left.items() if name not in {one.layer.name for one in chosen}}
@@ -187,22 +223,22 @@ def keep_running(
 
     A network may read attributes of a layer, as attention does, which two layers do not have: what fails is left whole.
     """
-    if isinstance(made := _factored(network, chosen, inputs), nn.Module):
+    if isinstance(made := factor(network, chosen, inputs), nn.Module):
         return made, list(chosen), {}
     kept, left = list[Factored](), dict[str, str]()
     for one in chosen:
-        made = _factored(network, [*kept, one], inputs)
+        made = factor(network, [*kept, one], inputs)
         if isinstance(made, nn.Module):
             kept.append(one)
         else:
             left[one.layer.name] = made
-    made = _factored(network, kept, inputs)
+    made = factor(network, kept, inputs)
     assert isinstance(made, nn.Module)
     return made, kept, left
 
 
-def _factored(network: nn.Module, chosen: Sequence[Factored], inputs: Sequence[torch.Tensor]) -> nn.Module | str:
-    """The network with layers factored, or why it does not run."""
+def factor(network: nn.Module, chosen: Sequence[Factored], inputs: Sequence[torch.Tensor]) -> nn.Module | str:
+    """A copy of the network with layers factored, or why it does not run."""
     made = copy.deepcopy(network)
     for one in chosen:
         owner, _, child = one.layer.name.rpartition(".")

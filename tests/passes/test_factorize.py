@@ -114,6 +114,52 @@ def test_layers_that_are_no_faster_as_two_stay(architecture: Architecture, tmp_p
     assert result.facts["summary"] == "no gain on onnxruntime_cpu/fp32: no layer is faster as two"
 
 
+@pytest.mark.parametrize("profile", [None, OnnxruntimeCpu().profile()])
+def test_a_goal_of_latency_is_met_by_the_clock_at_the_least_loss(
+    architecture: Architecture, make_samples: Callable[..., Samples], profile: Any, tmp_path: Path
+) -> None:
+    model = architecture("make_plain")
+    lent = {"calibration": make_samples(model, "some"), "profile": profile}
+    measured, lost = [], []
+    for share in (0.8, 0.6):
+        result = factorize(model, tmp_path / str(share), "time_by_weights", latency=share, **lent)
+        assert load_model(tmp_path / str(share), model.sources) == result.model
+        assert result.changed
+        measured.append(float(result.facts["measured"]))
+        lost.append(float(result.facts["divergence"]))
+        assert measured[-1] <= share
+        assert set(factored(result)) | {
+            name.removeprefix("left ") for name in result.facts if name.startswith("left ")
+        } >= {"0", "3"}
+    assert measured[0] > measured[1]
+    assert lost[0] < lost[1]
+
+
+def test_a_goal_that_factors_cannot_meet_says_how_far_they_get(
+    architecture: Architecture, make_samples: Callable[..., Samples], tmp_path: Path
+) -> None:
+    model = architecture("make_plain")
+    with pytest.raises(PassError, match=r"the goal of 0\.01 of .* cannot be met by factoring .*: 0\.\d\d is the least"):
+        factorize(model, tmp_path, "time_by_weights", latency=0.01, calibration=make_samples(model, "some"))
+    with pytest.raises(PassError, match=r"1\.00 is the least"):
+        factorize(model, tmp_path, "time_alike", latency=0.9, calibration=make_samples(model, "some"))
+
+
+def test_a_goal_of_latency_needs_samples(torch_model: Model, tmp_path: Path) -> None:
+    with pytest.raises(PassError, match="the recipe has none") as caught:
+        factorize(torch_model, tmp_path, "time_by_weights", latency=0.7)
+    assert "`energy`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"latency": 0.5}, "have `on` beside"), ({"latency": 0.5, "energy": 0.9, "on": "a/b"}, "one of `energy` and")],
+)
+def test_aims_that_do_not_go_together_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Factorize.model_validate(options)
+
+
 def test_a_network_whose_layers_need_all_they_have_says_so(torch_model: Model, tmp_path: Path) -> None:
     result = factorize(torch_model, tmp_path, energy=1.0, weigh="weights")
     assert not result.changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ pair = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high
 convs = st.fixed_dictionaries(
     {
         "kernel_size": pair(1, 4), "stride": pair(1, 2), "dilation": pair(1, 2), "bias": st.booleans(),
-        "padding": pair(0, 2), "groups": st.sampled_from([1, 2, 4]),
+        "padding": st.just((0, 0)) | pair(0, 2), "groups": st.sampled_from([1, 2, 4]),
     }
 )  # fmt: skip
 
@@ -85,8 +85,8 @@ def test_two_behind_one_another_are_one_wherever_that_is_said(
     assert kernels[1] is not None
     whole = compose(kernels[0], kernels[1])
     assert (whole is not None) or second["padding"] != (0, 0)
-    assume(whole is not None)
-    check(whole, nn.Sequential(*layers), torch.randn(2, 4, 22, 23))
+    if whole is not None:
+        check(whole, nn.Sequential(*layers), torch.randn(2, 4, 22, 23))
 
 
 def test_zeros_around_what_has_a_bias_are_no_zeros_before_it() -> None:
