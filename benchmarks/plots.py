@@ -11,20 +11,22 @@ WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 20, 60
 #: about as many ticks on each axis
 TICKS = 6
-#: of colour-blind safe hues (Okabe and Ito); a pair of lines shares one, the second is dashed
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+#: of colour-blind safe hues (Okabe and Ito); lines of one subject share one, and are told apart by their dashes
+COLOURS, DASHES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), ("", "7 4", "2 3")
 
 
 @dataclass(frozen=True)
 class Series:
-    """A named line through points (x, y)."""
+    """A named line of a subject through points (x, y)."""
 
+    subject: str
     name: str
     points: Sequence[tuple[float, float]]
 
 
 def draw(series: Sequence[Series], x_label: str, y_label: str) -> str:
-    """The SVG text. Series come in pairs: each pair in one colour, its second dashed."""
+    """The SVG text: a colour for each subject, dashes for each name."""
+    subjects, names = (list(dict.fromkeys(getattr(one, kind) for one in series)) for kind in ("subject", "name"))
     xs = [x for one in series for x, _ in one.points]
     ys = [0.0, *(y for one in series for _, y in one.points)]
     across, up = _Axis(0.0, max(xs) * 1.05, LEFT, WIDTH - RIGHT), _Axis(min(ys), max(ys) * 1.05, HEIGHT - BOTTOM, TOP)
@@ -47,7 +49,9 @@ def draw(series: Sequence[Series], x_label: str, y_label: str) -> str:
         f'<text transform="translate(18 {HEIGHT / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
     )
     for number, one in enumerate(series):
-        parts += _line(one, number, across, up)
+        colour = COLOURS[subjects.index(one.subject) % len(COLOURS)]
+        dashes = DASHES[names.index(one.name) % len(DASHES)]
+        parts += _line(one, number, f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"', across, up)
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -69,15 +73,14 @@ class _Axis:
         return [number * step for number in range(first, math.floor(self.high / step) + 1)]
 
 
-def _line(one: Series, number: int, across: _Axis, up: _Axis) -> list[str]:
-    colour, dashes = COLOURS[number // 2 % len(COLOURS)], ' stroke-dasharray="6 4"' if number % 2 else ""
+def _line(one: Series, number: int, stroke: str, across: _Axis, up: _Axis) -> list[str]:
     places = [(across.place(x), up.place(y)) for x, y in one.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     y = TOP + 20 * number + 12
     x = WIDTH - RIGHT + 16
     return [
-        f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>',
-        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in places),
-        f'<line x1="{x}" y1="{y - 4}" x2="{x + 24}" y2="{y - 4}" stroke="{colour}" stroke-width="2"{dashes}/>',
-        f'<text x="{x + 30}" y="{y}">{escape(one.name)}</text>',
+        f'<polyline points="{path}" fill="none" {stroke}/>',
+        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="white" {stroke}/>' for x, y in places),
+        f'<line x1="{x}" y1="{y - 4}" x2="{x + 24}" y2="{y - 4}" {stroke}/>',
+        f'<text x="{x + 30}" y="{y}">{escape(f"{one.subject}, {one.name}")}</text>',
     ]

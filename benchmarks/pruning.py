@@ -1,10 +1,11 @@
 """Pruned to milliseconds beside pruned uniformly: what is lost at which int8 latency, after the same fine-tuning.
 
-Needs the data (recipes/README.md), named by `EDGEOPT_CIFAR10`. Three sides, each trained for as many epochs on the same
-images in the same way: the network as it is, whose accuracy then is what drops are taken from; edgeopt's
-`prune_channels: {goal: {latency: …}}` by the clock of ONNX Runtime in int8; and Torch-Pruning's uniform ratio, chosen
-so that the same clock finds its network as fast as ours. All are quantized alike, judged on all 10,000 test images, and
-timed in turns. Training takes minutes an epoch: what is done is kept in `--keep`, and another run goes on from there.
+Needs the data (recipes/README.md), named by `EDGEOPT_CIFAR10`. Sides that are each trained for as many epochs on the
+same images in the same way: the network as it is, whose accuracy then is what drops are taken from; pruned by edgeopt's
+`prune_channels: {goal: {latency: …}}` on the clock of ONNX Runtime in int8; the same with `factorize: {latency: …}` for
+a part of the way; and pruned by Torch-Pruning's uniform ratio, chosen so that the same clock finds its network as fast.
+All are quantized alike, judged on all 10,000 test images, and timed in turns. Training takes minutes an epoch: what is
+done is kept in `--keep`, and another run goes on from there.
 
 ResNet-20 comes from lossless images and gains points from these alone, so it is first trained on them, by labels, for
 as many epochs; all sides start from there, and learn from it, too.
@@ -63,6 +64,10 @@ IGNORED = {
     "mobilenetv2": ("classifier",),
     "vgg": ("classifier",),
 }
+
+#: where `factorize` goes the rest of the way: point → what is left of the time before, chosen by what answers lose
+#: before any training (1: all of the way)
+FACTORED = {"resnet20": {0.5: 0.7, 0.65: 0.8, 0.8: 1.0}}
 
 #: networks that were trained on other images
 STRANGERS = ("resnet20",)
@@ -149,14 +154,36 @@ class Bench:
 
     def both(self, point: float) -> Iterator[Side]:
         """Ours at a goal, and the uniform one that is as fast."""
-        goal = {"goal": {"latency": point}, **PRUNE}
-        ours = self._once(f"edgeopt {point}", lambda folder: self._prune(goal, folder))
-        facts = json.loads((ours.folder / "facts.json").read_text())
-        yield self._finish(f"edgeopt {point}", ours, facts["predicted"], facts["pruned"])
+        ours, facts = self._pruned(f"pruned {point}", point)
+        yield self._finish(f"pruned {point}", ours, facts["predicted"], facts["pruned"])
+        before = FACTORED.get(self.name, {}).get(point)
+        if before is not None:
+            yield self._factored(point, before)
         times = json.loads(self._time_uniform().read_text())
         ratio = min(times, key=lambda ratio: abs(times[ratio] - facts["measured"]))
         uniform = self._once(f"uniform {ratio}", partial(self._prune_uniformly, float(ratio)))
         yield self._finish(f"uniform {ratio}", uniform, None, f"every layer by {float(ratio):.0%}")
+
+    def _pruned(self, name: str, point: float) -> tuple[Model, dict[str, Any]]:
+        goal = {"goal": {"latency": point}, **PRUNE}
+        made = self._once(name, partial(self._prune, goal))
+        return made, json.loads((made.folder / "facts.json").read_text())
+
+    def _factored(self, point: float, before: float) -> Side:
+        """Channels go until so much of the time is left, and layers become two for the rest of the way."""
+        model, share, told = self.original, 1.0, ""
+        if before < 1:
+            model, facts = self._pruned(f"before factors {point}", before)
+            share, told = facts["measured"], facts["pruned"] + ", "
+        options = {"latency": point / share, "on": f"{BACKEND}/int8"}
+        made = self._once(f"factored {point}", partial(self._factorize, options, model))
+        facts = json.loads((made.folder / "facts.json").read_text())
+        return self._finish(f"factored {point}", made, share * facts["predicted"], told + facts["factored"])
+
+    def _factorize(self, options: dict[str, Any], model: Model, folder: Path) -> None:
+        facts = run_pass("factorize", options, model, self._context(folder)).facts
+        count = f"{facts['layers_factored']} layers factored"
+        files.write_text(folder / "facts.json", json.dumps({"predicted": facts["predicted"], "factored": count}))
 
     def given(self) -> float:
         """Per cent of the test images that the network as given has right, in float."""
@@ -230,7 +257,7 @@ def _macs(facts: Any) -> str:
 def _show(bench: Bench, exact: np.ndarray, dense: Side, sides: Sequence[Side], sets: int) -> list[Series]:
     """The table of one network, and its curves for the plot."""
     right, rows = exact == bench.labels, list[list[object]]()
-    curves: dict[str, list[tuple[float, float]]] = {"edgeopt": [], "uniform": []}
+    curves: dict[str, list[tuple[float, float]]] = {"pruned": [], "factored": [], "uniform": []}
     for side in (dense, *sides):
         found = side.guesses == bench.labels
         lost, gained = int((right & ~found).sum()), int((~right & found).sum())
@@ -246,7 +273,7 @@ def _show(bench: Bench, exact: np.ndarray, dense: Side, sides: Sequence[Side], s
     title = f"{bench.name}, {bench.epochs} epochs: {reached}"
     columns = ["side", "top-1 %", "drop pp", "at most", "latency", "95 % interval", "predicted", "pruned"]
     show(f"{title} · {describe_machine()}", columns, rows)
-    return [Series(f"{bench.name}, {name}", sorted(points)) for name, points in curves.items()]
+    return [Series(bench.name, name, sorted(points)) for name, points in curves.items() if points]
 
 
 def _ratio(dense: Path, other: Path, sets: int) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class RankSearch:
                 best = one
             if best is not None and best.measured >= CLOSE * share:
                 break
-            asked *= share / one.measured * (0.99 if one.measured > share else 1.0)
+            asked = _aim(share, one)
         return best or self._settle_for_least(share)
 
     def _time(self, found: Sequence[Factored]) -> list[list[Way]]:
@@ -147,6 +147,14 @@ class RankSearch:
             what += f"{found.measured:.2f} is the least, and loses {found.loss:.2g} nats of its answers"
             raise PassError(what, "aim higher, or let `prune_channels` go there")
         return found
+
+
+def _aim(share: float, last: Found) -> float:
+    """What to ask for next, if what is saved is foreseen as wrongly as it was; a bit less where too much was left."""
+    wanted = share if last.measured <= share else 0.99 * share
+    if last.measured >= 1 or last.predicted >= 1:
+        return wanted * wanted / max(last.measured, wanted)
+    return 1 - (1 - wanted) * (1 - last.predicted) / (1 - last.measured)
 
 
 class Times:
