@@ -91,12 +91,13 @@ class Pruning:
             PassError: the goal cannot be met, not by any further step either; says how far it gets, and at which loss.
             BuildError: the network cannot be built or run on the target.
         """
-        if self._share(self._fewest) > goal:
-            self._settle_for_least(goal)
+        pruning = self
+        if self._share(self._fewest) > goal:  # so it is foreseen; where the least meets the goal, that was wrong
+            pruning = self._learn(self._settle_for_least(goal))
         try:
-            return self.choose(share)
+            return pruning.choose(share)
         except PassError:
-            return self._prune(self._fewest)
+            return pruning._prune(self._fewest)
 
     def _search(self, share: float, tell: Callable[[float], None]) -> Pruned:
         pruning, asked, best = self, share, None

@@ -174,14 +174,17 @@ def test_a_goal_that_no_round_will_meet_is_given_up_in_the_first_one_and_told_as
         pruning.approach(0.4, 0.01)
 
 
-def test_a_step_that_is_foreseen_to_be_too_far_goes_as_far_as_it_may(architecture: Callable[[str], Model]) -> None:
-    fewest = make_pruning(architecture, 0.0, (2, 8))
-    assert isinstance(fewest.yardstick, Floored)
-    dear = LayerCosts(fewest.costs.widths, macs_of, fixed=fewest.yardstick.whole)  # foreseen: the least is above 1
-    pruning = dataclasses.replace(fewest, costs=dear)
-    found = pruning.approach(0.5, 0.4)  # measured: it is not
-    assert set(found.kept) == {2}
-    assert fewest.yardstick.measured == [pytest.approx(found.predicted - 1)]
+def test_a_step_that_is_wrongly_foreseen_to_be_too_far_goes_no_further_than_was_asked(
+    architecture: Callable[[str], Model],
+) -> None:
+    sound = make_pruning(architecture, 0.0, (2, 8))
+    assert isinstance(sound.yardstick, Floored)
+    dear = LayerCosts(sound.costs.widths, macs_of, fixed=sound.yardstick.whole)  # foreseen: the least is above 1
+    found = dataclasses.replace(sound, costs=dear).approach(0.5, 0.4)  # measured: it is not
+    assert len(sound.yardstick.measured) == 1
+    assert found.kept == sound.choose(0.5).kept
+    assert set(found.kept) != {2}
+    assert found.predicted <= 0.5
 
 
 def test_what_was_measured_and_is_the_best_choice_again_is_not_measured_again(
