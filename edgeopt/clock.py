@@ -5,11 +5,12 @@ What is timed here is for choosing and never for judging: `validation` holds the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx import TensorProto
 
 from edgeopt import files, onnx_graph
 from edgeopt.context import Context, Timer
@@ -65,7 +66,7 @@ class Clock:
         """What times depend on, beside the graph."""
         profile = None if self.profile is None else self.profile.model_dump(mode="json")
         timer = [self.timer.backend, self.timer.options, self.timer.threads, self.timer.batch, self.timer.half]
-        machine = [self.timer.machine[name] for name in ("cpu", "isa", "power_mode", "libraries")]
+        machine = [self.timer.machine[name] for name in ("cpu", "isa", "gpus", "power_mode", "libraries")]
         return [timer, profile, machine]
 
 
@@ -92,7 +93,7 @@ def cast_blindly(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def strip_ends(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph without the steps to integers at its start and back to floats at its end: integers alone."""
+    """The graph without the steps to integers or float16 at its start and back to floats at its end."""
     made = onnx.ModelProto()
     made.CopyFrom(graph)
     nodes = made.graph.node
@@ -100,17 +101,29 @@ def strip_ends(graph: onnx.ModelProto) -> onnx.ModelProto:
     zero_points = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
     for node in list(nodes):
         readers = [other for other in nodes if node.input[0] in other.input]
-        if node.op_type == "QuantizeLinear" and node.input[0] in inputs and len(readers) == 1:
+        if node.input[0] in inputs and len(readers) == 1 and _is_step(node, "QuantizeLinear", TensorProto.FLOAT16):
             value = inputs[node.input[0]]
-            value.name, value.type.tensor_type.elem_type = node.output[0], zero_points[node.input[2]]
+            value.type.tensor_type.elem_type = _type_of(node, zero_points)
+            value.name = node.output[0]
             nodes.remove(node)
     outputs = {value.name: value for value in made.graph.output}
     for node in list(nodes):
-        if node.op_type == "DequantizeLinear" and node.output[0] in outputs:
+        if node.output[0] in outputs and _is_step(node, "DequantizeLinear", TensorProto.FLOAT):
             value = outputs[node.output[0]]
-            value.name, value.type.tensor_type.elem_type = node.input[0], zero_points[node.input[2]]
+            value.type.tensor_type.elem_type = _type_of(node, zero_points)
+            value.name = node.input[0]
             nodes.remove(node)
     return made
+
+
+def _is_step(node: onnx.NodeProto, kind: str, to: int) -> bool:
+    """Whether a node is of that kind, or a cast to that type."""
+    return node.op_type == kind or (node.op_type == "Cast" and node.attribute[0].i == to)
+
+
+def _type_of(node: onnx.NodeProto, zero_points: Mapping[str, int]) -> int:
+    """The type on the inner side of a step at an end."""
+    return TensorProto.FLOAT16 if node.op_type == "Cast" else zero_points[node.input[2]]
 
 
 def _write(graph: onnx.ModelProto, folder: Path) -> Model:

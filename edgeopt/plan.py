@@ -279,7 +279,7 @@ class _Builder:
                 "half": half,
             }  # fmt: skip
             options["device"] = target.device and target.name
-            machine = self._machine_parts(target, keys.digest(list(environment.cpu())))
+            machine = self._machine_parts(target, keys.digest([*environment.cpu(), runs.machine()]))
             parts["timer"] = keys.digest([options["timer"], machine])
             parts |= keys.code_parts([TIMER.partition(":")[0], registry.module_of("backends", backend.name)])
         key = self._key("pass", entry.name, needs, parts)

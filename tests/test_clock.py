@@ -7,13 +7,15 @@ from typing import Any
 
 import onnx
 import pytest
+from torch import nn
 
 from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
-from edgeopt.clock import Clock
+from edgeopt.clock import Clock, strip_ends
 from edgeopt.context import Timer
 from edgeopt.exporting import export_graph
 from edgeopt.model import Model
 from edgeopt.network import make_network
+from edgeopt.reshaping.timing import export_alone
 
 
 @pytest.mark.parametrize("quantized", [False, True])
@@ -32,7 +34,21 @@ def test_graphs_are_timed_at_the_precision_that_ships(
     assert ms > 0
 
 
-@pytest.mark.parametrize("changed", [{"half": True}, {"batch": 2}, {"machine": {"cpu": "another"}}])
+@pytest.mark.parametrize("half", [False, True])
+def test_a_layer_is_timed_between_what_will_stand_around_it(half: bool, tmp_path: Path) -> None:
+    timer = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1, half=half)
+    clock = Clock(timer, None, tmp_path)
+    inner = onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT
+    stripped = strip_ends(clock.finished(export_alone(nn.Conv2d(3, 8, 3), (3, 8, 8))))
+    assert [node.op_type for node in stripped.graph.node] == ["Conv", "Relu"]
+    ends = (*stripped.graph.input, *stripped.graph.output)
+    assert {value.type.tensor_type.elem_type for value in ends} == {inner}
+    (ms,) = clock.time([stripped])
+    assert ms > 0
+
+
+@pytest.mark.parametrize("changed", [{"half": True}, {"batch": 2}, {"machine": {"cpu": "another"}},
+                                     {"machine": {"gpus": [{"name": "another"}]}}])  # fmt: skip
 def test_times_are_told_apart_by_all_that_they_depend_on(changed: dict[str, Any], tmp_path: Path) -> None:
     given = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1)
     machine = given.machine | changed.get("machine", {})

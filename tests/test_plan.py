@@ -275,6 +275,18 @@ def test_a_pass_that_goes_by_the_clock_of_a_device_is_run_again_for_another_devi
     assert keys[0] == keys[2] != keys[1]
 
 
+@pytest.mark.parametrize(("backend", "told_apart"), [("tensorrt", True), ("onnxruntime_cpu", False)])
+def test_a_pass_that_goes_by_the_clock_of_a_gpu_is_run_again_for_another_gpu(
+    backend: str, told_apart: bool, plan_of: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SOUND.replace("{ratio: 0.5}", f"{{goal: {{latency: 0.5}}, on: {backend}/int8}}")
+    keys = set()
+    for name in ("Orin", "H100"):
+        monkeypatch.setattr("edgeopt.environment.gpus", lambda name=name: (GPU | {"name": name},))
+        keys.add(plan_of(text=text.replace("[onnxruntime_cpu]", f"[{backend}]")).step("prune_channels").key)
+    assert len(keys) == 1 + told_apart
+
+
 def test_a_target_that_is_built_several_times_has_a_side_for_each(plan_of: MakePlan) -> None:
     (target,) = plan_of("backends: [onnxruntime_cpu]", "backends: [onnxruntime_cpu]\n    builds: 3").targets
     assert {name: [side.id for side in sides] for name, sides in target.rebuilds.items()} == {

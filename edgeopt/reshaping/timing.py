@@ -33,12 +33,13 @@ def time_modules(
     times = list[float]()
     for at in range(0, len(modules), TOGETHER):
         chosen = modules[at : at + TOGETHER]
-        times += clock.time([strip_ends(clock.finished(_graph(module, shape))) for module, shape in chosen])
+        times += clock.time([strip_ends(clock.finished(export_alone(module, shape))) for module, shape in chosen])
         tell(len(times) / len(modules))
     return times
 
 
-def _graph(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
+def export_alone(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """The float graph of a module with a Relu behind it."""
     alone = nn.Sequential(module, nn.ReLU()).eval()
     with torch.no_grad():
         made = name_outputs(alone(torch.zeros(1, *shape)))
