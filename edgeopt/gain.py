@@ -67,10 +67,13 @@ def time_gain(clock: Clock, before: onnx.ModelProto, after: onnx.ModelProto, can
         BuildError: one of them cannot be built or run.
     """
     shares = [clock.compare(before, after) for _ in range(LOOKS)]
+    return Gain("time", float(np.median(shares)), name_place(clock, candidate))
+
+
+def name_place(clock: Clock, candidate: str = "") -> str:
+    """What a clock times, and the device that it stands on: see `Gain.candidate`."""
     place = candidate or clock.timer.backend
-    if clock.timer.device:
-        place += f" of {clock.timer.device}"
-    return Gain("time", float(np.median(shares)), place)
+    return f"{place} of {clock.timer.device}" if clock.timer.device else place
 
 
 def download_gain(before: bytes, after: bytes) -> Gain:

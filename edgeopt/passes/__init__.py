@@ -108,7 +108,7 @@ class ClockedPass(Pass):
         return self.on
 
     def lent(self) -> frozenset[str]:
-        return super().lent() | (frozenset({"timer"}) if self.on is not None else frozenset())
+        return super().lent() | (frozenset() if self.clocked_by() is None else frozenset({"timer"}))
 
 
 def find_debt(passes: Iterable[Pass]) -> str:

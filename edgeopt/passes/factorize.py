@@ -61,11 +61,12 @@ class Factorize(ClockedPass):
 
     @model_validator(mode="after")
     def _check_latency(self) -> Factorize:
-        if self.latency is not None and self.on is None:
-            raise ValueError("should have `on` beside `latency`: the candidate on whose clock it is met")
         if self.latency is not None and self.energy is not None:
             raise ValueError("should have one of `energy` and `latency`")
         return self
+
+    def clocked_by(self) -> str | None:
+        return "" if self.on is None and self.latency is not None else self.on
 
     def apply(self, model: Model, context: Context) -> PassResult:
         from edgeopt.clock import make_clock
@@ -79,7 +80,7 @@ class Factorize(ClockedPass):
         found = propose(network, layers, self._ranks(), self._batches(context))
         left |= {layer.name: "saves no operations" for layer in layers}
         if self.latency is not None:
-            return self._meet(network, found, left, model, context)
+            return self._meet(network, found, left, len(layers), model, context)
         if self.on is None or not found:
             chosen = choose(found)
         else:
@@ -97,12 +98,13 @@ class Factorize(ClockedPass):
         return PassResult(result, changed, {**_facts(kept, left), **facts})
 
     def _meet(
-        self, network: nn.Module, found: Sequence[Factored], left: dict[str, str], model: Model, context: Context
-    ) -> PassResult:
+        self, network: nn.Module, found: Sequence[Factored], left: dict[str, str], layers: int, model: Model,
+        context: Context,
+    ) -> PassResult:  # fmt: skip
         """The network with the ways of its layers that lose least at `latency`."""
         from edgeopt.clock import make_clock
         from edgeopt.exporting import export_graph
-        from edgeopt.gain import Gain
+        from edgeopt.gain import Gain, name_place
         from edgeopt.reshaping.factorizing import choose, factor, keep_running
         from edgeopt.reshaping.rank_search import RankSearch
         from edgeopt.reshaping.verdict import conclude, random_inputs
@@ -115,16 +117,15 @@ class Factorize(ClockedPass):
         _, _, failed = keep_running(network, choose(found), inputs)
         assert self.latency is not None
         running = [one for one in found if one.layer.name not in failed]
-        export = partial(export_graph, model=model, seed=context.seed)
-        search = RankSearch(network, running, single, samples, make_clock(context), export, context.progress)
+        export, clock = partial(export_graph, model=model, seed=context.seed), make_clock(context)
+        search = RankSearch(network, running, single, samples, clock, export, context.progress)
         met = search.meet(self.latency)
         made = factor(network, met.chosen, inputs)
         assert not isinstance(made, str)
-        left = left | failed | {one.layer.name: "the goal is met with it whole" for one in found}
+        left = left | {one.layer.name: "the goal is met with it whole" for one in found} | failed
         left = {name: why for name, why in left.items() if name not in {one.layer.name for one in met.chosen}}
-        gain = Gain("time", met.measured, self.on or "")
-        told = f"{len(met.chosen)} of {len(left) + len(met.chosen)} layers factored"
-        edits = [one.edit for one in met.chosen]
+        gain = Gain("time", met.measured, name_place(clock, self.on or ""))
+        edits, told = [one.edit for one in met.chosen], f"{len(met.chosen)} of {layers} layers factored"
         result, changed, facts = conclude(made, edits, model, context.folder, gain, told, keep=True)
         reached: Facts = {
             "goal": f"latency {self.latency:g}", "predicted": round(met.predicted, 4),

@@ -107,7 +107,7 @@ class RankSearch:
         return ways
 
     def _weigh(self, ways: Sequence[list[Way]], samples: Samples) -> list[list[Way]]:
-        """The same with their losses, without those that lose no less than a faster one."""
+        """The same with their losses, without those that lose no less than a faster one; the layer itself stays."""
         looks = sum(len(each) - 1 for each in ways)
         divergence = Divergence(self._network, samples, count_macs(self._network, self._inputs), max(1, looks))
         weighed, looked = list[list[Way]](), 0
@@ -120,7 +120,7 @@ class RankSearch:
                     assert isinstance(made, nn.Module)  # the caller has left out what does not run
                     loss, looked = divergence.of(made), looked + 1
                     self._tell("trying each layer as two", 1 / 3 + looked / looks / 3)
-                if loss < least:
+                if loss < least or way.factored is None:
                     kept.append(dataclasses.replace(way, loss=loss))
                     least = loss
             weighed.append(kept)

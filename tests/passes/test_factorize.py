@@ -151,13 +151,29 @@ def test_a_goal_of_latency_needs_samples(torch_model: Model, tmp_path: Path) -> 
     assert "`energy`" in caught.value.hint
 
 
+def test_aims_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="one of `energy` and"):
+        Factorize.model_validate({"latency": 0.5, "energy": 0.9, "on": "a/b"})
+
+
 @pytest.mark.parametrize(
-    ("options", "words"),
-    [({"latency": 0.5}, "have `on` beside"), ({"latency": 0.5, "energy": 0.9, "on": "a/b"}, "one of `energy` and")],
+    ("options", "clock"),
+    [({}, None), ({"on": "a/b"}, "a/b"), ({"latency": 0.5}, ""), ({"latency": 0.5, "on": "a/b"}, "a/b")],
 )
-def test_aims_that_do_not_go_together_are_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        Factorize.model_validate(options)
+def test_a_goal_of_latency_goes_by_a_clock_whether_or_not_one_is_named(
+    options: dict[str, Any], clock: str | None
+) -> None:
+    step = Factorize.model_validate(options)
+    assert step.clocked_by() == clock
+    assert ("timer" in step.lent()) == (clock is not None)
+
+
+def test_a_goal_of_latency_says_of_a_layer_that_cannot_become_two_why(
+    architecture: Architecture, make_samples: Callable[..., Samples], tmp_path: Path
+) -> None:
+    model = architecture("reparameterized.py:make_curious")
+    result = factorize(model, tmp_path, "time_by_weights", latency=0.8, calibration=make_samples(model, "some"))
+    assert "does not run with two layers there: AttributeError" in str(result.facts["left block.point.0"])
 
 
 def test_a_network_whose_layers_need_all_they_have_says_so(torch_model: Model, tmp_path: Path) -> None:
