@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from edgeopt.device.job import (
 )
 from edgeopt.device.status import PROTOCOL
 from edgeopt.environment import isa_summary
-from edgeopt.errors import TrustError, UsageError
+from edgeopt.errors import BuildError, TrustError, UsageError
 from edgeopt.fleet.reach import ask_status, find_unfit
 from edgeopt.model import Artifact, Model, load_artifact
 from edgeopt.transports import DeviceTransport
@@ -228,9 +228,13 @@ class RemoteDevice:
             path = Path(place) / f"{nonce}.json"
             path.write_text(json.dumps(job.model_dump(mode="json")), encoding="utf8")
             there = self._transport.put(path, path.name)
-        answer = self._transport.run("measure", there, seconds=JOB_SECONDS)
-        for useless in (there, *(() if keep else sent)):
-            self._transport.discard(useless)
+        useless = (there, *(() if keep else sent))
+        try:
+            answer = self._transport.run("measure", there, seconds=JOB_SECONDS)
+        except BuildError:  # it answers, so it can tidy up
+            self._discard(useless)
+            raise
+        self._discard(useless)
         measured, results = self._verified(answer, job)
         for name, digest in measured.files.items():
             if only in ("", name):
@@ -239,6 +243,10 @@ class RemoteDevice:
                 if files.hash_file(folder / name) != digest:
                     raise TrustError(f"`{name}` from `{self.name}` is not what it signed", "run again")
         return measured
+
+    def _discard(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._transport.discard(name)
 
     def _verified(self, answer: Any, job: Job) -> tuple[Measured, str]:
         """What a device says of a job, proven to be its own and of this very job, and where the files lie there.

@@ -140,6 +140,7 @@ def test_a_device_times_what_it_is_sent_and_keeps_nothing_of_it(device: LocalTra
     (job.folder / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(BuildError, match="cannot run"):
         remote.time_models("onnxruntime_cpu", {}, [model], 1, 4)
+    assert list((device.home / "incoming").iterdir()) == []
 
 
 @pytest.mark.slow
