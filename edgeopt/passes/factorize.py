@@ -117,6 +117,9 @@ class Factorize(ClockedPass):
         _, _, failed = keep_running(network, choose(found), inputs)
         assert self.latency is not None
         running = [one for one in found if one.layer.name not in failed]
+        if not running:
+            reason = next((f"`{name}` {why}" for name, why in (left | failed).items()), "it has none that could")
+            raise PassError(f"no layer of the network can become two: {reason}", "take `factorize` out of `passes:`")
         export, clock = partial(export_graph, model=model, seed=context.seed), make_clock(context)
         search = RankSearch(network, running, single, samples, clock, export, context.progress)
         met = search.meet(self.latency)

@@ -145,6 +145,17 @@ def test_a_goal_that_factors_cannot_meet_says_how_far_they_get(
         factorize(model, tmp_path, "time_alike", latency=0.9, calibration=make_samples(model, "some"))
 
 
+def test_a_goal_of_latency_for_a_network_without_layers_to_factor_says_so(
+    architecture: Architecture, make_samples: Callable[..., Samples], tmp_path: Path
+) -> None:
+    model = architecture("make_linear")
+    with pytest.raises(PassError, match="no layer of the network can become two: `1` is ignored") as caught:
+        factorize(
+            model, tmp_path, "time_by_weights", latency=0.9, ignore=["1"], calibration=make_samples(model, "some")
+        )
+    assert "take `factorize` out" in caught.value.hint
+
+
 def test_a_goal_of_latency_needs_samples(torch_model: Model, tmp_path: Path) -> None:
     with pytest.raises(PassError, match="the recipe has none") as caught:
         factorize(torch_model, tmp_path, "time_by_weights", latency=0.7)
