@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -95,10 +96,29 @@ class Job:
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A job that passes."""
-    write_network(tmp_path / "model.onnx")
-    write_split(tmp_path, "validation", 600, 1)
-    write_split(tmp_path, "calibration", 128, 2)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return make_job(tmp_path)
+
+
+def make_job(folder: Path) -> Job:
+    write_network(folder / "model.onnx")
+    write_split(folder, "validation", 600, 1)
+    write_split(folder, "calibration", 128, 2)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return Job(folder)
+
+
+@pytest.fixture(scope="session")
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    job = make_job(tmp_path_factory.mktemp("compiled"))
+    ran = job.compile()
+    assert ran.code == 0, ran.out + ran.err
+    return job.folder
+
+
+@pytest.fixture
+def done(_compiled_once: Path, tmp_path: Path) -> Job:
+    """A job that passed, with its result and its store: a copy, so that it may be changed."""
+    shutil.copytree(_compiled_once, tmp_path, symlinks=True, dirs_exist_ok=True)
     return Job(tmp_path)
 
 

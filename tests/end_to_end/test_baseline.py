@@ -16,37 +16,36 @@ def target_of(job: Job) -> dict[str, Any]:
     return found
 
 
-def keep_release(job: Job) -> None:
-    """Compile, and keep what ships as `old.edgeopt`."""
-    assert job.compile().code == 0
-    shutil.copy(job.out / target_of(job)["bundle"], job.folder / "old.edgeopt")
+@pytest.fixture
+def released(done: Job) -> Job:
+    """A job whose last release lies beside it as `old.edgeopt`."""
+    shutil.copy(done.out / target_of(done)["bundle"], done.folder / "old.edgeopt")
+    return done
 
 
-def test_the_last_release_is_measured_in_the_same_run_and_its_budgets_are_judged(job: Job) -> None:
-    keep_release(job)
-    job.edit("size: {max_mb: 1.0}", "latency: {max_ratio_baseline: 3.0}")
-    job.edit("{max_drop_pp: 5.0}", "{max_drop_baseline_pp: 1.0}")
-    without = job.compile()
+def test_the_last_release_is_measured_in_the_same_run_and_its_budgets_are_judged(released: Job) -> None:
+    released.edit("size: {max_mb: 1.0}", "latency: {max_ratio_baseline: 3.0}")
+    released.edit("{max_drop_pp: 5.0}", "{max_drop_baseline_pp: 1.0}")
+    without = released.compile()
     assert without.code == 3
     assert "no --baseline was given" in " ".join(without.out.split())
-    ran = job.compile("--baseline", "old.edgeopt")
+    ran = released.compile("--baseline", "old.edgeopt")
     assert ran.code == 0, ran.out + ran.err
     assert "baseline (onnxruntime_cpu)" in ran.out
-    target = target_of(job)
+    target = target_of(released)
     winner = next(one for one in target["candidates"] if one["id"] == target["winner"])
     found = {one["metric"]: one for one in winner["measurements"]}
     baseline = next(one for one in target["baseline"]["measurements"] if one["metric"] == "latency.p50_ms")
     assert found["latency.ratio_baseline"]["baseline"] == baseline["subject"]
     assert found["latency.ratio_baseline"]["samples"] >= 10
     assert found["accuracy.drop_baseline_pp"]["value"] == 0
-    assert job.run("gate", "out").code == 0
+    assert released.run("gate", "out").code == 0
 
 
-def test_a_worse_network_misses_the_budget_against_the_baseline(job: Job) -> None:
-    keep_release(job)
-    write_network(job.folder / "model.onnx", scale=-1.0)
-    job.edit("{max_drop_pp: 5.0}", "{max_drop_baseline_pp: 1.0}")
-    ran = job.compile("--baseline", "cpu=old.edgeopt")
+def test_a_worse_network_misses_the_budget_against_the_baseline(released: Job) -> None:
+    write_network(released.folder / "model.onnx", scale=-1.0)
+    released.edit("{max_drop_pp: 5.0}", "{max_drop_baseline_pp: 1.0}")
+    ran = released.compile("--baseline", "cpu=old.edgeopt")
     assert ran.code == 1, ran.out + ran.err
     assert "drop against the baseline" in " ".join(ran.out.split())
 
@@ -63,15 +62,14 @@ def test_a_worse_network_misses_the_budget_against_the_baseline(job: Job) -> Non
     ],
 )
 def test_a_baseline_that_cannot_stand_beside_the_candidates_is_refused(
-    arguments: list[str], code: int, said: str, job: Job
+    arguments: list[str], code: int, said: str, released: Job
 ) -> None:
-    keep_release(job)
-    shutil.rmtree(job.out)
-    ran = job.compile("--baseline", *arguments)
+    shutil.rmtree(released.out)
+    ran = released.compile("--baseline", *arguments)
     assert ran.code == code, ran.err
     assert said in " ".join(ran.err.split())
     assert "Traceback" not in ran.err
-    assert not job.out.exists()
+    assert not released.out.exists()
 
 
 OWN = """

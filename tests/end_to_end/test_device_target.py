@@ -17,8 +17,9 @@ from edgeopt.recipe import load_recipe
 from edgeopt.remote import RemoteDevice
 from edgeopt.report import Report
 from edgeopt.store import Store
-from edgeopt.transports import Pins, Progress
+from edgeopt.transports import Pins
 from tests.end_to_end.conftest import Job
+from tests.end_to_end.test_torch_line import make_line
 from tests.local_device import LocalTransport, make_device
 from tests.sshd import Server, server
 
@@ -36,16 +37,20 @@ def device(tmp_path: Path) -> LocalTransport:
 @pytest.fixture
 def compile_there(job: Job, device: LocalTransport) -> Callable[[], Report]:
     """Compiles the job for the device and gives the report."""
+    aim_there(job)
+    job.edit("  size: {max_mb: 1.0}", "  size: {max_mb: 1.0}\n  latency: {max_ratio: 3.0}")
+    return lambda: run_there(job, device)
+
+
+def aim_there(job: Job) -> None:
     job.edit(TARGET, ON_A_DEVICE)
     job.edit("budgets:", "inventory: fleet.yaml\nbudgets:")
-    job.edit("  size: {max_mb: 1.0}", "  size: {max_mb: 1.0}\n  latency: {max_ratio: 3.0}")
 
-    def run() -> Report:
-        remote, store = RemoteDevice("board", device), Store(job.folder / "store")
-        plan = make_plan(load_recipe(str(job.recipe)), store, machines={"cpu": remote.environment})
-        return run_plan(plan, store, out=job.out, devices={"cpu": remote})
 
-    return run
+def run_there(job: Job, device: LocalTransport) -> Report:
+    remote, store = RemoteDevice("board", device), Store(job.folder / "store")
+    plan = make_plan(load_recipe(str(job.recipe)), store, machines={"cpu": remote.environment})
+    return run_plan(plan, store, out=job.out, devices={"cpu": remote})
 
 
 @pytest.mark.slow
@@ -107,21 +112,15 @@ def test_long_runs_and_energy_are_measured_there_as_far_as_it_can(
 
 
 @pytest.mark.slow
-def test_passes_that_choose_by_time_go_by_the_devices_clock(
-    compile_there: Callable[[], Report], job: Job, device: LocalTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    actions, put = list[str](), device.put
-
-    def put_and_note(file: Path, name: str, progress: Progress | None = None) -> str:
-        if file.suffix == ".json":
-            actions.append(json.loads(file.read_text())["action"])
-        return put(file, name, progress)
-
-    monkeypatch.setattr(device, "put", put_and_note)
-    job.edit("int8: [quantize_int8: {}]", "int8: [quantize_int8: {effort: best}]")
-    report = compile_there()
-    assert report.exit_code == 0
-    assert "rank" in actions
+def test_passes_that_choose_by_time_go_by_the_devices_clock(tmp_path: Path, device: LocalTransport) -> None:
+    (tmp_path / "line").mkdir()
+    job = make_line(tmp_path / "line")
+    aim_there(job)
+    job.edit("prune_channels: {ratio: 0.25}", "prune_weights: {on: onnxruntime_cpu/int8}")
+    job.edit("fine_tune: {epochs: 4}", "fine_tune: {epochs: 1}")
+    report = run_there(job, device)
+    (facts,) = (step.facts for step in report.steps if step.name == "prune_weights")
+    assert "onnxruntime_cpu/int8 of board" in " ".join(map(str, facts.values()))
 
 
 def test_a_device_times_what_it_is_sent_and_keeps_nothing_of_it(device: LocalTransport, job: Job) -> None:
