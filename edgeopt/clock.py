@@ -33,10 +33,11 @@ class Clock:
 
     Args:
         profile: how they are quantized; None: they stay in float.
+        half: whether floats are float16.
     """
 
-    def __init__(self, timer: Timer, profile: QuantizationProfile | None, folder: Path) -> None:
-        self.timer, self.profile, self._folder = timer, profile, folder
+    def __init__(self, timer: Timer, profile: QuantizationProfile | None, folder: Path, *, half: bool = False) -> None:
+        self.timer, self.profile, self.half, self._folder = timer, profile, half, folder
 
     def time(self, graphs: Sequence[onnx.ModelProto]) -> list[float]:
         """(graphs,) milliseconds of one run of each, in turns.
@@ -59,21 +60,26 @@ class Clock:
 
     def finished(self, graph: onnx.ModelProto) -> onnx.ModelProto:
         """A float graph at the precision of the target; ranges are made up, since nobody looks at its answers."""
-        made = graph if self.profile is None else quantize_blindly(graph, self.profile)
-        return cast_blindly(made) if self.timer.half else made
+        return finish_blindly(graph, self.profile, half=self.half)
 
     def describe(self) -> list[Any]:
         """What times depend on, beside the graph."""
         profile = None if self.profile is None else self.profile.model_dump(mode="json")
-        timer = [self.timer.backend, self.timer.options, self.timer.threads, self.timer.batch, self.timer.half]
+        timer = [self.timer.backend, self.timer.options, self.timer.threads, self.timer.batch]
         machine = [self.timer.machine[name] for name in ("cpu", "isa", "gpus", "power_mode", "libraries")]
-        return [timer, profile, machine]
+        return [timer, profile, self.half, machine]
 
 
 def make_clock(context: Context) -> Clock:
     """The clock that the context lends: a pass that takes it is `clocked_by` some candidate."""
     assert context.timer is not None
-    return Clock(context.timer, context.profile, context.folder)
+    return Clock(context.timer, context.profile, context.folder, half=context.half)
+
+
+def finish_blindly(graph: onnx.ModelProto, profile: QuantizationProfile | None, *, half: bool) -> onnx.ModelProto:
+    """A float graph at the precision that ships, as far as its time and its size go."""
+    made = graph if profile is None else quantize_blindly(graph, profile)
+    return cast_blindly(made) if half else made
 
 
 def quantize_blindly(graph: onnx.ModelProto, profile: QuantizationProfile) -> onnx.ModelProto:

@@ -106,7 +106,6 @@ class Timer:
     Attributes:
         function: takes a backend's name and options, models, threads and batch, and gives the milliseconds of each.
         environ: of that worker.
-        half: whether what ships has float16 where it has floats.
         device: the name of the device that times instead. This process cannot reach it: its parent does, and lends it.
         machine: the fingerprint of whatever times.
     """
@@ -117,7 +116,6 @@ class Timer:
     batch: int
     options: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
-    half: bool = False
     device: str | None = None
     machine: dict[str, Any] = field(default_factory=environment.fingerprint)
 
@@ -147,6 +145,7 @@ class Context:
         calibration, tuning, training: the splits of the recipe that this step may see; never the validation split.
         original: the network as given, for distillation and comparison.
         profile: how the target's backend wants its graph quantized.
+        half: whether what ships has float16 where it has floats.
         accuracy: what the target's budget allows to lose.
         timer: the target's clock.
         threads, batch: of the target.
@@ -163,6 +162,7 @@ class Context:
     training: Samples | None = None
     original: Model | None = None
     profile: QuantizationProfile | None = None
+    half: bool = False
     accuracy: AccuracyGoal | None = None
     timer: Timer | None = None
     target: str = ""

@@ -255,7 +255,7 @@ def _context(task: Task) -> Context:
         environ = thread_environment(step.options["timer"]["threads"])
         lent["timer"] = Timer(TIMER, **step.options["timer"], environ=environ, **_who_times(task.device))
     return Context(
-        folder=task.folder, seed=results.plan.recipe.seed, profile=profile_of(step),
+        folder=task.folder, seed=results.plan.recipe.seed, profile=profile_of(step), half=step.options["half"],
         checkpoints=Checkpoints(task.store.checkpoints(step.key)),
         memo=Memo(task.store.memos, results.plan.step(SPLIT).key), **lent,
     )  # fmt: skip

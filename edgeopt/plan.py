@@ -265,18 +265,22 @@ class _Builder:
         needs = [model]
         if profile is not None:
             parts["quantization profile"] = keys.digest(profile.model_dump(mode="json"))
+        if half:
+            parts["float16"] = "yes"
         lent = step.lent()
         if lent & {"calibration", "tuning", "training"}:
             needs.append(self._split)
         if "original" in lent and self._load not in needs:
             needs.append(self._load)
-        options = {"options": step.model_dump(mode="json"), "profile": profile and profile.model_dump(mode="json")}
+        options = {
+            "options": step.model_dump(mode="json"), "profile": profile and profile.model_dump(mode="json"),
+            "half": half,
+        }  # fmt: skip
         if "accuracy" in lent:
             options["accuracy"] = self._accuracy_goal(target, parts)
         if "timer" in lent:
             options["timer"] = {
                 "backend": backend.name, "options": backend.options, "threads": target.threads, "batch": target.batch,
-                "half": half,
             }  # fmt: skip
             options["device"] = target.device and target.name
             machine = self._machine_parts(target, keys.digest([*environment.cpu(), runs.machine()]))

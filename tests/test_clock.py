@@ -23,8 +23,8 @@ from edgeopt.reshaping.timing import export_alone
 def test_graphs_are_timed_at_the_precision_that_ships(
     quantized: bool, half: bool, torch_model: Model, tmp_path: Path
 ) -> None:
-    timer = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1, half=half)
-    clock = Clock(timer, OnnxruntimeCpu().profile() if quantized else None, tmp_path)
+    timer = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1)
+    clock = Clock(timer, OnnxruntimeCpu().profile() if quantized else None, tmp_path, half=half)
     finished = clock.finished(export_graph(make_network(torch_model), torch_model))
     types = {tensor.data_type for tensor in finished.graph.initializer}
     assert (onnx.TensorProto.FLOAT16 in types) == half
@@ -36,8 +36,8 @@ def test_graphs_are_timed_at_the_precision_that_ships(
 
 @pytest.mark.parametrize("half", [False, True])
 def test_a_layer_is_timed_between_what_will_stand_around_it(half: bool, tmp_path: Path) -> None:
-    timer = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1, half=half)
-    clock = Clock(timer, None, tmp_path)
+    timer = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1)
+    clock = Clock(timer, None, tmp_path, half=half)
     inner = onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT
     stripped = strip_ends(clock.finished(export_alone(nn.Conv2d(3, 8, 3), (3, 8, 8))))
     assert [node.op_type for node in stripped.graph.node] == ["Conv", "Relu"]
@@ -47,10 +47,11 @@ def test_a_layer_is_timed_between_what_will_stand_around_it(half: bool, tmp_path
     assert ms > 0
 
 
-@pytest.mark.parametrize("changed", [{"half": True}, {"batch": 2}, {"machine": {"cpu": "another"}},
+@pytest.mark.parametrize("changed", [{"batch": 2}, {"machine": {"cpu": "another"}},
                                      {"machine": {"gpus": [{"name": "another"}]}}])  # fmt: skip
 def test_times_are_told_apart_by_all_that_they_depend_on(changed: dict[str, Any], tmp_path: Path) -> None:
     given = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1)
     machine = given.machine | changed.get("machine", {})
     other = Timer(given.function, given.backend, 1, **{"batch": 1, **changed, "machine": machine})
     assert Clock(given, None, tmp_path).describe() != Clock(other, None, tmp_path).describe()
+    assert Clock(given, None, tmp_path).describe() != Clock(given, None, tmp_path, half=True).describe()

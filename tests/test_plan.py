@@ -257,7 +257,7 @@ def test_a_pass_is_timed_at_the_precision_of_the_candidate_that_it_names(
     text = text.replace("[onnxruntime_cpu]", "[tensorrt]").replace("{}]", "{}, cast_fp16: {}]")
     text = text.replace("      fp32: []\n", "      fp32: []\n      fp16: [cast_fp16: {}]\n")
     step = plan_of(text=text).step("prune_channels")
-    assert step.options["timer"]["half"] == half
+    assert step.options["half"] == half
     assert (profile_of(step) is not None) == quantized
 
 

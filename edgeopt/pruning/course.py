@@ -161,7 +161,7 @@ class Course:
         if kind == "parameters":
             return Parameters(self._whole)
         if kind == "bytes":
-            return FileSize(self._whole, self._export, context.profile)
+            return FileSize(self._whole, self._export, context.profile, half=context.half)
         memo = None if context.memo is None else Memo(context.memo.folder, TIMES)
         clock = make_clock(context)
         return TargetTime(self._whole, self._widths, clock, self._export, memo, self.aims.round_to, tell)

@@ -13,7 +13,7 @@ import onnx
 from torch import nn
 
 from edgeopt import onnx_graph
-from edgeopt.clock import quantize_blindly
+from edgeopt.clock import finish_blindly
 from edgeopt.model import QuantizationProfile
 from edgeopt.pruning.costs import LayerCosts, count_macs
 from edgeopt.pruning.layers import OPERATORS, Layer, Widths
@@ -21,8 +21,9 @@ from edgeopt.pruning.layers import OPERATORS, Layer, Widths
 #: gives the float graph of a network
 Export = Callable[[nn.Module], onnx.ModelProto]
 
-#: bytes of a float; of what an integer layer has for each output channel: bias, two scales and two zero points
-FLOAT_BYTES, CHANNEL_BYTES = 4, 4 + (4 + 4) + (1 + 4)
+#: bytes of a float, of a float16, and of what an integer layer has for each output channel: bias, two scales and two
+#: zero points
+FLOAT_BYTES, HALF_BYTES, CHANNEL_BYTES = 4, 2, 4 + (4 + 4) + (1 + 4)
 
 
 class Yardstick(ABC):
@@ -114,17 +115,19 @@ class FileSize(Size):
 
     Args:
         profile: how the graph is quantized; None: it stays in float.
+        half: whether floats are float16.
     """
 
-    def __init__(self, whole: nn.Module, export: Export, profile: QuantizationProfile | None) -> None:
-        self._export, self._profile, self.unit = export, profile, ("MB", 1e6)
+    def __init__(
+        self, whole: nn.Module, export: Export, profile: QuantizationProfile | None, *, half: bool = False
+    ) -> None:
+        self._export, self._profile, self._half, self.unit = export, profile, half, ("MB", 1e6)
         super().__init__(whole)
 
     def _size(self, network: nn.Module) -> int:
-        graph = self._export(network)
-        return len(onnx_graph.serialize(graph if self._profile is None else quantize_blindly(graph, self._profile)))
+        return len(onnx_graph.serialize(finish_blindly(self._export(network), self._profile, half=self._half)))
 
     def _layer_size(self, layer: Layer, inputs: int, outputs: int) -> float:
         if self._profile is None or OPERATORS[layer.kind] not in self._profile.weight_axes:
-            return float(FLOAT_BYTES * layer.weights(inputs, outputs))
+            return float((HALF_BYTES if self._half else FLOAT_BYTES) * layer.weights(inputs, outputs))
         return float(layer.weights(inputs, outputs) - outputs + CHANNEL_BYTES * outputs)

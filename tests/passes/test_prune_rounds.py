@@ -12,7 +12,7 @@ import torch
 
 from edgeopt import environment
 from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
-from edgeopt.clock import make_clock, quantize_blindly
+from edgeopt.clock import finish_blindly, make_clock
 from edgeopt.context import Checkpoints, Context, Memo, Timer
 from edgeopt.data import Samples
 from edgeopt.errors import PassError
@@ -235,17 +235,17 @@ def test_a_goal_of_bytes_is_met_by_the_file_at_the_precision_of_the_target(
     torch_model: Model, context: Context
 ) -> None:
     sizes = {}
-    for name, profile in (("float", None), ("integers", OnnxruntimeCpu().profile())):
-        lent = replace(context, profile=profile, folder=context.folder.parent / name)
+    for name, profile in (("float", None), ("half", None), ("integers", OnnxruntimeCpu().profile())):
+        half = name == "half"
+        lent = replace(context, profile=profile, half=half, folder=context.folder.parent / name)
         step = PruneChannels.model_validate({"goal": {"bytes": 0.6}, "importance": "l2", "round_to": 1})
         result = step(torch_model, lent)
         graphs = [export_graph(make_network(model), model) for model in (torch_model, result.model)]
-        finished = [graph if profile is None else quantize_blindly(graph, profile) for graph in graphs]
-        before, after = (len(serialize(graph)) for graph in finished)
+        before, after = (len(serialize(finish_blindly(graph, profile, half=half))) for graph in graphs)
         assert 0.5 < after / before <= 0.6
         assert result.facts["measured"] == pytest.approx(after / before, abs=1e-4)
         sizes[name] = before
-    assert sizes["integers"] < sizes["float"]
+    assert sizes["integers"] < sizes["half"] < 0.6 * sizes["float"]
 
 
 @pytest.mark.slow
