@@ -8,7 +8,7 @@ All are quantized alike, judged on all 10,000 test images, and timed in turns. T
 done is kept in `--keep`, and another run goes on from there.
 
 ResNet-20 comes from lossless images and gains points from these alone, so it is first trained on them, by labels, for
-as many epochs; all sides start from there, and learn from it, too.
+five epochs; all sides start from there, and learn from it, too.
 
 On a machine that others use, too, `OMP_WAIT_POLICY=PASSIVE` lets threads wait without spinning.
 
@@ -69,8 +69,8 @@ IGNORED = {
 #: before any training (1: all of the way)
 FACTORED = {"resnet20": {0.5: 0.6, 0.65: 0.8, 0.8: 1.0}}
 
-#: networks that were trained on other images
-STRANGERS = ("resnet20",)
+#: networks that were trained on other images → epochs after which these are known to them
+STRANGERS = {"resnet20": 5}
 
 #: ratios that uniform pruning is tried at
 RATIOS = [step / 32 for step in range(1, 31)]
@@ -96,7 +96,7 @@ def main() -> None:
     for name in options.only:
         bench = Bench(name, options.keep / f"{name}-{options.epochs}", options.epochs)
         exact, dense = bench.dense()
-        sides = [side for point in options.points for side in bench.both(point)]
+        sides = [side for point in options.points for side in bench.sides(point, options.sides)]
         series += _show(bench, exact, dense, sides, options.sets)
     if options.plot:
         files.write_text(options.plot, draw(series, "int8 latency, share of the dense network's", "drop, pp"))
@@ -112,6 +112,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--points", type=lambda text: [float(part) for part in text.split(",")], default=[0.5, 0.65, 0.8]
+    )
+    parser.add_argument(
+        "--sides", type=lambda text: text.split(","), default=["pruned", "factored", "uniform"], help="of these, some"
     )
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--sets", type=int, default=10, help="sets of workers of each comparison")
@@ -144,7 +147,7 @@ class Bench:
         )
         self.profile = registry.resolve("backends", BACKEND)().profile()
         if name in STRANGERS:
-            options = {**FINE_TUNE, "epochs": epochs, "distill": False}
+            options = {**FINE_TUNE, "epochs": STRANGERS[name], "distill": False}
             self.original = self._once("given", partial(self._run, "fine_tune", options, self.original))
 
     def dense(self) -> tuple[np.ndarray, Side]:
@@ -152,17 +155,22 @@ class Bench:
         side = self._finish("dense", self.original)
         return self._guess("dense float", self.folder / "dense simplify_onnx/model.onnx"), side
 
-    def both(self, point: float) -> Iterator[Side]:
+    def sides(self, point: float, wanted: Sequence[str]) -> Iterator[Side]:
         """Ours at a goal, and the uniform one that is as fast."""
         ours, facts = self._pruned(f"pruned {point}", point)
-        yield self._finish(f"pruned {point}", ours, facts["predicted"], facts["pruned"])
+        if "pruned" in wanted:
+            yield self._finish(f"pruned {point}", ours, facts["predicted"], facts["pruned"])
         before = FACTORED.get(self.name, {}).get(point)
-        if before is not None:
+        if before is not None and "factored" in wanted:
             yield self._factored(point, before)
+        if "uniform" in wanted:
+            yield self._uniform(facts["measured"])
+
+    def _uniform(self, share: float) -> Side:
         times = json.loads(self._time_uniform().read_text())
-        ratio = min(times, key=lambda ratio: abs(times[ratio] - facts["measured"]))
+        ratio = min(times, key=lambda ratio: abs(times[ratio] - share))
         uniform = self._once(f"uniform {ratio}", partial(self._prune_uniformly, float(ratio)))
-        yield self._finish(f"uniform {ratio}", uniform, None, f"every layer by {float(ratio):.0%}")
+        return self._finish(f"uniform {ratio}", uniform, None, f"every layer by {float(ratio):.0%}")
 
     def _pruned(self, name: str, point: float) -> tuple[Model, dict[str, Any]]:
         goal = {"goal": {"latency": point}, **PRUNE}
