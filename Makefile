@@ -10,6 +10,8 @@ STAMP := $(VENV)/.installed
 
 MARKS := not device$(if $(shell command -v nvidia-smi), , and not gpu)
 PYTEST := $(BIN)/python -m pytest
+# A file's tests share what it sets up. Not by falling numbers of tests: files with few and long ones would come last.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check bench goldens lock clean
 
@@ -21,13 +23,13 @@ recipes/digits/digits.onnx: $(STAMP) recipes/digits/export.py recipes/digits/net
 	$(BIN)/python recipes/digits/export.py
 
 test: $(STAMP)
-	$(PYTEST) -m "$(MARKS)" -n 2 --dist loadfile
+	$(PYTEST) -m "$(MARKS)" $(PARALLEL)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -q -n 2 --dist loadfile
+	$(PYTEST) -q $(PARALLEL)
 
 bench: $(STAMP)
 	set -e; for table in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$table; done

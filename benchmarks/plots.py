@@ -50,8 +50,7 @@ def draw(series: Sequence[Series], x_label: str, y_label: str) -> str:
     )
     for number, one in enumerate(series):
         colour = COLOURS[subjects.index(one.subject) % len(COLOURS)]
-        dashes = DASHES[names.index(one.name) % len(DASHES)]
-        parts += _line(one, number, f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"', across, up)
+        parts += _line(one, number, colour, DASHES[names.index(one.name) % len(DASHES)], across, up)
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -73,14 +72,16 @@ class _Axis:
         return [number * step for number in range(first, math.floor(self.high / step) + 1)]
 
 
-def _line(one: Series, number: int, stroke: str, across: _Axis, up: _Axis) -> list[str]:
+def _line(one: Series, number: int, colour: str, dashes: str, across: _Axis, up: _Axis) -> list[str]:
+    stroke = f'stroke="{colour}" stroke-width="2"'
+    dashed = f'{stroke} stroke-dasharray="{dashes}"'
     places = [(across.place(x), up.place(y)) for x, y in one.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     y = TOP + 20 * number + 12
     x = WIDTH - RIGHT + 16
     return [
-        f'<polyline points="{path}" fill="none" {stroke}/>',
+        f'<polyline points="{path}" fill="none" {dashed}/>',
         *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="white" {stroke}/>' for x, y in places),
-        f'<line x1="{x}" y1="{y - 4}" x2="{x + 24}" y2="{y - 4}" {stroke}/>',
+        f'<line x1="{x}" y1="{y - 4}" x2="{x + 24}" y2="{y - 4}" {dashed}/>',
         f'<text x="{x + 30}" y="{y}">{escape(f"{one.subject}, {one.name}")}</text>',
     ]
