@@ -63,6 +63,8 @@ class Factorize(ClockedPass):
     def _check_latency(self) -> Factorize:
         if self.latency is not None and self.energy is not None:
             raise ValueError("should have one of `energy` and `latency`")
+        if self.latency is not None and self.keep_without_gain:
+            raise ValueError("should have no `keep_without_gain` beside `latency`: the goal is met, or the step fails")
         return self
 
     def clocked_by(self) -> str | None:

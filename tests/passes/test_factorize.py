@@ -162,9 +162,13 @@ def test_a_goal_of_latency_needs_samples(torch_model: Model, tmp_path: Path) -> 
     assert "`energy`" in caught.value.hint
 
 
-def test_aims_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(ValueError, match="one of `energy` and"):
-        Factorize.model_validate({"latency": 0.5, "energy": 0.9, "on": "a/b"})
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [({"energy": 0.9}, "one of `energy` and"), ({"keep_without_gain": True}, "no `keep_without_gain` beside")],
+)
+def test_aims_that_do_not_go_together_are_refused(beside: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Factorize.model_validate({"latency": 0.5, "on": "a/b", **beside})
 
 
 @pytest.mark.parametrize(
