@@ -18,6 +18,7 @@ from torch import nn
 from edgeopt.clock import Clock
 from edgeopt.data import Samples
 from edgeopt.errors import PassError
+from edgeopt.gain import time_gain
 from edgeopt.network import count_macs
 from edgeopt.pruning.allocation import Option, allocate
 from edgeopt.pruning.divergence import Divergence
@@ -136,7 +137,7 @@ class RankSearch:
         chosen = [way.factored for way in ways if way.factored is not None]
         made = factor(self._network, chosen, self._inputs)
         assert isinstance(made, nn.Module)
-        measured = self._clock.compare(self._given, self._export(made))
+        measured = time_gain(self._clock, self._given, self._export(made)).share
         return Found(chosen, sum(way.loss for way in ways), self._times.total(kept) / self._whole_ms, measured)
 
     def _settle_for_least(self, share: float) -> Found:
