@@ -4,8 +4,9 @@ Needs the data (recipes/README.md), named by `EDGEOPT_CIFAR10`. Sides that are e
 same images in the same way: the network as it is, whose accuracy then is what drops are taken from; pruned by edgeopt's
 `prune_channels: {goal: {latency: …}}` on the clock of ONNX Runtime in int8; the same with `factorize: {latency: …}` for
 a part of the way; and pruned by Torch-Pruning's uniform ratio, chosen so that the same clock finds its network as fast.
-All are quantized alike, judged on all 10,000 test images, and timed in turns. Training takes minutes an epoch: what is
-done is kept in `--keep`, and another run goes on from there.
+All are quantized alike, judged on all 10,000 test images, and timed in turns. Training takes minutes an epoch on a CPU:
+what is done is kept in `--keep`, and another run goes on from there. So a machine with a GPU may train: `--until
+pruned` where the clock is, `--until trained` with a copy of that folder on the other one, and the rest where it began.
 
 ResNet-20 comes from lossless images and gains points from these alone, so it is first trained on them, by labels, for
 five epochs; all sides start from there, and learn from it, too.
@@ -54,7 +55,9 @@ BACKEND = "onnxruntime_cpu"
 CONFIDENCE = 0.95
 
 #: what each side is trained with, and int8 then made with
-FINE_TUNE: dict[str, Any] = {"batch": 128, "learning_rate": 3e-3, "shift": 4, "flip": True, "distill_weight": 0.5}
+FINE_TUNE: dict[str, Any] = {
+    "batch": 128, "learning_rate": 3e-3, "shift": 4, "flip": True, "distill_weight": 0.5, "precision": "fp32",
+}  # fmt: skip
 PRUNE: dict[str, Any] = {"importance": "taylor"}
 QUANTIZE: dict[str, Any] = {"bias_correction": "full"}
 
@@ -77,6 +80,16 @@ RATIOS = [step / 32 for step in range(1, 31)]
 
 
 @dataclass(frozen=True)
+class Pruned:
+    """One network before its training: its share of the dense one's time as foreseen, and what was pruned."""
+
+    name: str
+    model: Model
+    predicted: float | None = None
+    pruned: str = ""
+
+
+@dataclass(frozen=True)
 class Side:
     """One trained and quantized network: its int8 file, the class that it gives each image, what was pruned."""
 
@@ -95,10 +108,16 @@ def main() -> None:
     series = []
     for name in options.only:
         bench = Bench(name, options.keep / f"{name}-{options.epochs}", options.epochs)
-        exact, dense = bench.dense()
-        sides = [side for point in options.points for side in bench.sides(point, options.sides)]
-        series += _show(bench, exact, dense, sides, options.sets)
-    if options.plot:
+        made = [bench.dense(), *(each for point in options.points for each in bench.prune(point, options.sides))]
+        if options.until == "pruned":
+            continue
+        for each in made:
+            bench.train(each)
+        if options.until == "trained":
+            continue
+        dense, *sides = map(bench.finish, made)
+        series += _show(bench, bench.exact(), dense, sides, options.sets)
+    if options.plot and series:
         files.write_text(options.plot, draw(series, "int8 latency, share of the dense network's", "drop, pp"))
 
 
@@ -121,6 +140,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--keep", type=Path, default=ROOT / "build/benchmarks/pruning", help="folder of what is trained"
     )
+    parser.add_argument("--until", choices=["pruned", "trained"], help="do no more than that")
     parser.add_argument("--plot", type=Path, help="SVG file to write")
     return parser.parse_args()
 
@@ -150,34 +170,49 @@ class Bench:
             options = {**FINE_TUNE, "epochs": STRANGERS[name], "distill": False}
             self.original = self._once("given", partial(self._run, "fine_tune", options, self.original))
 
-    def dense(self) -> tuple[np.ndarray, Side]:
-        """What the dense network answers in float once it was trained, and its int8 side."""
-        side = self._finish("dense", self.original)
-        return self._guess("dense float", self.folder / "dense simplify_onnx/model.onnx"), side
+    def dense(self) -> Pruned:
+        """The network of which nothing is pruned."""
+        return Pruned("dense", self.original)
 
-    def sides(self, point: float, wanted: Sequence[str]) -> Iterator[Side]:
+    def exact(self) -> np.ndarray:
+        """What the dense network answers in float once it was trained."""
+        return self._guess("dense float", self.folder / "dense simplify_onnx/model.onnx")
+
+    def prune(self, point: float, wanted: Sequence[str]) -> Iterator[Pruned]:
         """Ours at a goal, and the uniform one that is as fast."""
         ours, facts = self._pruned(f"pruned {point}", point)
         if "pruned" in wanted:
-            yield self._finish(f"pruned {point}", ours, facts["predicted"], facts["pruned"])
+            yield Pruned(f"pruned {point}", ours, facts["predicted"], facts["pruned"])
         before = FACTORED.get(self.name, {}).get(point)
         if before is not None and "factored" in wanted:
             yield self._factored(point, before)
         if "uniform" in wanted:
             yield self._uniform(facts["measured"])
 
-    def _uniform(self, share: float) -> Side:
+    def train(self, made: Pruned) -> Model:
+        """Fine-tune it."""
+        options = {"epochs": self.epochs, **FINE_TUNE}
+        return self._once(f"{made.name} fine_tune", partial(self._run, "fine_tune", options, made.model))
+
+    def finish(self, made: Pruned) -> Side:
+        """Fine-tune, export, quantize, and guess every test image."""
+        model = self.train(made)
+        for step, chosen in {"export_onnx": {}, "simplify_onnx": {}, "quantize_int8": QUANTIZE}.items():
+            model = self._once(f"{made.name} {step}", partial(self._run, step, chosen, model))
+        return Side(made.name, model.path, self._guess(made.name, model.path), made.predicted, made.pruned)
+
+    def _uniform(self, share: float) -> Pruned:
         times = json.loads(self._time_uniform().read_text())
         ratio = min(times, key=lambda ratio: abs(times[ratio] - share))
         uniform = self._once(f"uniform {ratio}", partial(self._prune_uniformly, float(ratio)))
-        return self._finish(f"uniform {ratio}", uniform, None, f"every layer by {float(ratio):.0%}")
+        return Pruned(f"uniform {ratio}", uniform, None, f"every layer by {float(ratio):.0%}")
 
     def _pruned(self, name: str, point: float) -> tuple[Model, dict[str, Any]]:
         goal = {"goal": {"latency": point}, **PRUNE}
         made = self._once(name, partial(self._prune, goal))
         return made, json.loads((made.folder / "facts.json").read_text())
 
-    def _factored(self, point: float, before: float) -> Side:
+    def _factored(self, point: float, before: float) -> Pruned:
         """Channels go until so much of the time is left, and layers become two for the rest of the way."""
         model, share, told = self.original, 1.0, ""
         if before < 1:
@@ -186,7 +221,7 @@ class Bench:
         options = {"latency": point / share, "on": f"{BACKEND}/int8"}
         made = self._once(f"factored {point}", partial(self._factorize, options, model))
         facts = json.loads((made.folder / "facts.json").read_text())
-        return self._finish(f"factored {point}", made, share * facts["predicted"], told + facts["factored"])
+        return Pruned(f"factored {point}", made, share * facts["predicted"], told + facts["factored"])
 
     def _factorize(self, options: dict[str, Any], model: Model, folder: Path) -> None:
         facts = run_pass("factorize", options, model, self._context(folder)).facts
@@ -238,14 +273,6 @@ class Bench:
                 found[ratio] = clock.compare(whole, export_graph(apply_edits(network, edits), self.original))
         files.write_text(file, json.dumps(found))
         return file
-
-    def _finish(self, name: str, model: Model, predicted: float | None = None, pruned: str = "") -> Side:
-        """Fine-tune, export, quantize, and guess every test image."""
-        options = {"epochs": self.epochs, **FINE_TUNE}
-        steps = {"fine_tune": options, "export_onnx": {}, "simplify_onnx": {}, "quantize_int8": QUANTIZE}
-        for step, chosen in steps.items():
-            model = self._once(f"{name} {step}", partial(self._run, step, chosen, model))
-        return Side(name, model.path, self._guess(name, model.path), predicted, pruned)
 
     def _run(self, step: str, options: dict[str, Any], model: Model, folder: Path) -> None:
         run_pass(step, options, model, self._context(folder))

@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--threads", type=int, help="default: one for each core")
     parser.add_argument("--device", default="cpu", help="as torch names it, e.g. cuda")
+    parser.add_argument("--half", action="store_true", help="keep the weights as float16, which halves the file")
     parser.add_argument("--out", type=Path, help="file to write; default: NAME.safetensors beside this script")
     options = parser.parse_args()
 
@@ -112,8 +113,11 @@ def main() -> None:
     started = time.monotonic()
     train(network, images, labels, options.epochs)
     print(f"trained on {len(images)} images in {time.monotonic() - started:.0f} s")
+    if options.half:
+        network.half()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     save_file(tensors, options.out or HERE / f"{options.name}.safetensors")
+    network.float()  # what is judged below has the weights as they were kept
 
     images, labels = (tensor.to(options.device) for tensor in load_split(options.data / "test"))
     correct = count_correct(network, images, labels)
