@@ -24,7 +24,7 @@ from edgeopt.training.averaging import AveragedWeights
 from edgeopt.training.best import Best
 from edgeopt.training.losses import Loss, logits_of
 from edgeopt.training.mixing import draw_mixing
-from edgeopt.training.place import find_layout, find_place
+from edgeopt.training.place import find_layout, find_place, lay_out
 from edgeopt.training.range_test import find_learning_rate
 from edgeopt.training.reproducible import reproducible
 from edgeopt.training.schedule import MOMENTUM, Schedule, learning_rate_at, momentum_at
@@ -123,8 +123,8 @@ class Training:
         schedule = self.schedule
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = rate, (momentum, SECOND_MOMENT)
-        inputs = augment(self.samples.take(indices), schedule.shift, schedule.flip, generator)
-        inputs = self.place.take(inputs, self.layout)
+        taken = self.place.take(self.samples.take(indices))
+        inputs = lay_out(augment(taken, schedule.shift, schedule.flip, generator), self.layout)
         labels = None if self.samples.labels is None else self.samples.labels[indices].to(self.place.device)
         mixing = draw_mixing(len(indices), schedule.mixup, generator) if schedule.mixup else None
         inputs = inputs if mixing is None else mixing.inputs(inputs)

@@ -36,10 +36,9 @@ class Place:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, DTYPES[self.precision])
 
-    def take(self, tensors: Sequence[torch.Tensor], layout: torch.memory_format) -> list[torch.Tensor]:
-        """Tensors on the device, images (N, C, H, W) in the layout."""
-        moved = [tensor.to(self.device, non_blocking=True) for tensor in tensors]
-        return [each.contiguous(memory_format=layout) if each.dim() == 4 else each for each in moved]
+    def take(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Tensors on the device."""
+        return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
 
 
 def find_place(device: Device, precision: Precision) -> Place:
@@ -74,12 +73,16 @@ def find_layout(networks: Sequence[nn.Module], inputs: Sequence[torch.Tensor]) -
     return layout
 
 
+def lay_out(tensors: Sequence[torch.Tensor], layout: torch.memory_format) -> list[torch.Tensor]:
+    """Images (N, C, H, W) in the layout, and other tensors as they are."""
+    return [each.contiguous(memory_format=layout) if each.dim() == 4 else each for each in tensors]
+
+
 def _runs_channels_last(network: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = [each.contiguous(memory_format=torch.channels_last) if each.dim() == 4 else each for each in inputs]
     try:
         with torch.no_grad():
-            network(*images)
+            network(*lay_out(inputs, torch.channels_last))
     except RuntimeError:
         return False  # if the layout was not the reason, training raises it again
     return True

@@ -19,6 +19,9 @@ from edgeopt.errors import BuildError, EdgeoptError, fault_of_file, fault_of_pla
 
 PR_SET_PDEATHSIG = 1
 
+#: how the loader says that it had no memory for a library, and that its file system allows no code
+UNMAPPED, NO_EXEC = "failed to map segment from shared object", "Operation not permitted"
+
 _connection: Connection | None = None
 
 
@@ -76,14 +79,19 @@ def _answer(connection: Connection, find: Callable[[], Callable[..., Any]], argu
         return result
     except EdgeoptError as error:
         connection.send(("error", error.keep_trace(error.__cause__)))
-    except MemoryError as error:
-        named = BuildError("out of memory", "use fewer or smaller inputs, or a smaller batch")
-        connection.send(("error", named.keep_trace(error)))
     except Exception as error:
-        fault = fault_of_place(error) or fault_of_file(error)
+        fault = _lack_of_memory(error) or fault_of_place(error) or fault_of_file(error)
         told = ("bug", traceback.format_exc()) if fault is None else ("error", fault.keep_trace(error))
         connection.send(told)
     return None
+
+
+def _lack_of_memory(error: Exception) -> EdgeoptError | None:
+    """What to say if memory ran out, be it while a library was loaded: the loader has no error of its own for that."""
+    unmapped = isinstance(error, ImportError) and UNMAPPED in str(error) and NO_EXEC not in str(error)
+    if not (unmapped or isinstance(error, MemoryError)):
+        return None
+    return BuildError("out of memory", "use fewer or smaller inputs, or a smaller batch")
 
 
 def _named(function: str) -> Callable[..., Any]:

@@ -373,7 +373,7 @@ def test_killed_between_and_within_epochs_it_goes_on_to_the_very_same_weights(
 def test_on_a_gpu_it_learns_too_and_goes_on_after_a_kill(
     torch_model: Model, context: Context, precision: str, tmp_path: Path
 ) -> None:
-    options = {"device": "cuda", "precision": precision, "ema": 0.9, "stop_after": 8, "clip": 1.0}
+    options = {"device": "cuda", "precision": precision, "ema": 0.9, "stop_after": 8, "clip": 1.0, "shift": 1}
     kept = replace(context, checkpoints=Checkpoints(tmp_path / "checkpoints"))
     with pytest.raises(Interrupted):
         tune(torch_model, replace(kept, progress=stop_after(3)), "torn", epochs=8, **options)

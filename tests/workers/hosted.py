@@ -146,3 +146,7 @@ def start_a_grandchild(file: str) -> None:
     grandchild = subprocess.Popen(["sleep", "600"])
     Path(file).write_text(str(grandchild.pid))
     os.abort()
+
+
+def fail_to_import(text: str) -> None:
+    raise ImportError(text)

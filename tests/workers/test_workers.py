@@ -204,6 +204,14 @@ def test_memory_beyond_the_limit_is_a_named_error_and_the_limit_is_the_childs_ow
     assert run("hosted:allocate", 400_000_000) == 400_000_000
 
 
+def test_a_library_for_which_there_is_no_memory_is_told_as_such_and_one_that_must_not_run_is_not() -> None:
+    unmapped = "numpy failed: /lib/libx.so: failed to map segment from shared object"
+    with pytest.raises(BuildError, match="out of memory"):
+        run("hosted:fail_to_import", unmapped)
+    with pytest.raises(RemoteBug, match="not permitted"):
+        run("hosted:fail_to_import", unmapped + ": Operation not permitted")
+
+
 def test_a_hundred_megabytes_of_log_neither_block_nor_fill_the_parent() -> None:
     assert run("hosted:write_to_stderr", 100_000_000) == "done"
     with pytest.raises(WorkerError) as caught:
