@@ -34,6 +34,7 @@ CIFAR10_NETWORKS = (
     ("mobilenetv3.py:MobileNetV3", 508_552, 9_442_848),
     ("efficientnet.py:EfficientNet", 335_010, 9_750_560),
     ("densenet.py:DenseNet", 260_458, 14_772_096),
+    ("vgg.py:Vgg", 2_310_186, 38_636_032),
 )
 #: factory, parameters of torchvision's network of that name
 ORIGINALS = (
