@@ -8,7 +8,7 @@ from torch import nn
 
 from edgeopt import environment
 from edgeopt.errors import PassError
-from edgeopt.training.place import find_layout, find_place
+from edgeopt.training.place import find_layout, find_place, lay_out
 
 IMAGES = [torch.randn(2, 3, 8, 8)]
 
@@ -74,7 +74,7 @@ def test_images_lie_channels_last_where_networks_can_be_run_so() -> None:
     assert find_layout([network], IMAGES) == torch.channels_last
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    (image,) = find_place("cpu", "fp32").take(IMAGES, torch.channels_last)
+    (image,) = lay_out(IMAGES, torch.channels_last)
     assert image.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -82,7 +82,7 @@ def test_one_network_that_cannot_holds_all_to_the_other_order() -> None:
     networks = [nn.Conv2d(3, 4, 3), Viewed()]
     assert find_layout(networks, IMAGES) == torch.contiguous_format
     assert all(parameter.is_contiguous() for network in networks for parameter in network.parameters())
-    networks[1](*find_place("cpu", "fp32").take(IMAGES, torch.contiguous_format))
+    networks[1](*lay_out(IMAGES, torch.contiguous_format))
 
 
 def test_without_images_no_network_is_run() -> None:
