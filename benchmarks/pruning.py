@@ -68,6 +68,9 @@ IGNORED = {
     "vgg": ("classifier",),
 }
 
+#: shares of the dense network's time that are the goals
+POINTS = {"resnet20": (0.65, 0.5), "mobilenetv2": (0.6, 0.45), "vgg": (0.3, 0.2)}
+
 #: where `factorize` goes the rest of the way: point → what is left of the time before, chosen by what answers lose
 #: before any training (1: all of the way)
 FACTORED = {"resnet20": {0.5: 0.6, 0.65: 0.8, 0.8: 1.0}}
@@ -111,7 +114,8 @@ def main() -> None:
     series = []
     for name in options.only:
         bench = Bench(name, options.keep / f"{name}-{options.epochs}", options.epochs)
-        made = [bench.dense(), *(each for point in options.points for each in bench.prune(point, options.sides))]
+        points = options.points or POINTS[name]
+        made = [bench.dense(), *(each for point in points for each in bench.prune(point, options.sides))]
         if options.until == "pruned":
             continue
         for each in made:
@@ -133,7 +137,7 @@ def _options() -> argparse.Namespace:
         help=",".join(IGNORED),
     )
     parser.add_argument(
-        "--points", type=lambda text: [float(part) for part in text.split(",")], default=[0.5, 0.65, 0.8]
+        "--points", type=lambda text: [float(part) for part in text.split(",")], help="goals; default: two of each"
     )
     parser.add_argument(
         "--sides", type=lambda text: text.split(","), default=["pruned", "factored", "uniform"], help="of these, some"
