@@ -84,8 +84,7 @@ def _refuse(document: Document, path: Path) -> None:
     if document.faults:
         faults = sorted(document.faults, key=lambda fault: fault.order)
         lines = dict.fromkeys(str(fault) if fault.where.startswith("--set") else f"{path}:{fault}" for fault in faults)
-        told = all(fault.advice for fault in faults)  # then the lines say what to do, and better
-        raise RecipeError("\n".join(lines), "" if told else "`edgeopt schema` prints every key, pass and option")
+        raise RecipeError("\n".join(lines), "`edgeopt schema` prints every key, pass and option")
 
 
 def _read(path: Path) -> str:
