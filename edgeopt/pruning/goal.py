@@ -26,7 +26,7 @@ from edgeopt.pruning.soundness import Export, Sound, keep_sound
 from edgeopt.pruning.yardstick import Yardstick
 
 #: tries to meet a goal by measuring, and how far below it a result may lie and be close enough
-TRIES, CLOSE = 6, 0.95
+TRIES, CLOSE = 6, 0.975
 
 #: shares of the channels with which a network is measured first, to learn from
 LEARNED_FROM = (0.5, 0.25)
@@ -80,8 +80,7 @@ class Pruning:
                 1 if group.silenced else min(options, key=lambda option: abs(option.count - each * group.size)).count
                 for group, options in zip(self.groups, self.options, strict=True)
             ]
-            found, _ = learned._measure(learned._prune(counts))
-            learned = learned._learn(found)
+            learned = learned._learn(learned._measure(learned._prune(counts)))
         return learned._search(share, tell)
 
     def approach(self, share: float, goal: float) -> Pruned:
@@ -105,10 +104,13 @@ class Pruning:
             try:
                 chosen = pruning.choose(asked)
             except PassError:
-                break  # so it is foreseen; whether it is so is measured below
+                if best is not None:
+                    break  # nothing closer to the goal is foreseen
+                chosen = pruning._settle_for_least(share)  # what was foreseen is wrong where this meets the goal
             if best is not None and chosen.kept == best.kept:
                 break  # nothing more is to be learned
-            found, measured = pruning._measure(chosen)
+            found = chosen if chosen.measured is not None else pruning._measure(chosen)
+            measured = found.measured or 0.0
             if measured <= share and (best is None or measured > (best.measured or 0)):
                 best = found
             if best is not None and (best.measured or 0) >= CLOSE * share:
@@ -122,7 +124,9 @@ class Pruning:
     def _settle_for_least(self, share: float) -> Pruned:
         """The network with the fewest channels, where nothing else meets the goal."""
         found = self._prune(self._fewest)
-        found, cost = (found, found.predicted) if self.yardstick.exact else self._measure(found)
+        if not self.yardstick.exact:
+            found = self._measure(found)
+        cost = found.predicted if found.measured is None else found.measured
         if cost > share:
             raise self._unreachable(share, cost, found.loss)
         return found
@@ -166,9 +170,9 @@ class Pruning:
         )
         return Pruned(sound, held, self._loss(held), self._share(held))
 
-    def _measure(self, found: Pruned) -> tuple[Pruned, float]:
+    def _measure(self, found: Pruned) -> Pruned:
         measured = self.yardstick.measure(apply_edits(self.network, found.sound.edits))
-        return dataclasses.replace(found, measured=measured), measured
+        return dataclasses.replace(found, measured=measured)
 
     def _learn(self, found: Pruned) -> Pruning:
         assert found.measured is not None

@@ -134,12 +134,14 @@ class Floored(Yardstick):
     def __init__(self, network: torch.nn.Module, inputs: list[torch.Tensor], floor: float) -> None:
         self._inputs, self._floor, self.whole = inputs, floor, float(count_macs(network, inputs))
         self.measured: list[float] = []
+        self.disturbed = 0  # so many measurements find far too much, as on a machine that is busy
 
     def foresee(self, network: torch.nn.Module, widths: Widths) -> LayerCosts:
         return LayerCosts(widths, macs_of)
 
     def measure(self, network: torch.nn.Module) -> float:
         share = self._floor + (1 - self._floor) * count_macs(network, self._inputs) / self.whole
+        share += 1 if len(self.measured) < self.disturbed else 0
         self.measured.append(share)
         return share
 
@@ -196,6 +198,17 @@ def test_what_was_measured_and_is_the_best_choice_again_is_not_measured_again(
     tried = pruning.yardstick.measured[len(LEARNED_FROM) :]
     assert found.measured in tried
     assert len(set(tried)) == len(tried)
+
+
+def test_a_goal_that_is_wrongly_foreseen_out_of_reach_is_met_and_not_by_far(
+    architecture: Callable[[str], Model],
+) -> None:
+    pruning = make_pruning(architecture, 0.0, tuple(range(1, 16)))
+    assert isinstance(pruning.yardstick, Floored)
+    pruning.yardstick.disturbed = len(LEARNED_FROM)
+    found = pruning.meet(0.5, lambda fraction: None)
+    assert found.measured is not None
+    assert 0.45 < found.measured <= 0.5
 
 
 @pytest.mark.parametrize(
