@@ -8,6 +8,7 @@ cheap to make, hold no arrays, and can be iterated any number of times: memory d
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -119,6 +120,16 @@ class Samples:
                 indices = np.asarray(rows[position + 1 - len(gathered) : position + 1], dtype=np.int64)
                 yield Batch(_stack(gathered), None if labels is None else labels[indices], indices)
                 gathered = []
+
+    def mixed_batches(self, size: int) -> Iterator[Batch]:
+        """Stream preprocessed batches of at most `size`, each of which spans all of these: a folder is sorted by class.
+
+        Each is a pass over the data of its own, as some formats are read in order only.
+        """
+        rows = range(len(self)) if self.rows is None else self.rows
+        count = math.ceil(len(rows) / size)
+        for first in range(count):
+            yield from replace(self, rows=tuple(rows[first::count])).batches(size)
 
 
 def make_labels(

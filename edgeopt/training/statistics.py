@@ -13,8 +13,9 @@ from edgeopt.data import Samples
 def reestimate_normalization(network: nn.Module, samples: Samples, count: int = 1024, batch: int = 64) -> None:
     """Put in place of every running mean and variance the average of those of `count` samples; in place, no labels.
 
-    Each batch counts by its samples, and a single one that is left over not at all. Nothing else changes, the mode of
-    no module either. After Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021.
+    Each batch counts by its samples, and a single one that is left over not at all. Each spans the whole split, as
+    values vary less within one class. Nothing else changes, the mode of no module either. After Wu and Johnson,
+    "Rethinking 'Batch' in BatchNorm", 2021.
     """
     modes = {module: module.training for module in network.modules()}
     followed = {module: module.momentum for module in modes if isinstance(module, _NormBase) and _follows(module)}
@@ -26,7 +27,7 @@ def reestimate_normalization(network: nn.Module, samples: Samples, count: int = 
         for module in followed:
             module.reset_running_stats()
             module.train()
-        for part in samples.spread(count).batches(batch):
+        for part in samples.spread(count).mixed_batches(batch):
             size = len(part.indices)
             if seen and size == 1:
                 continue

@@ -29,6 +29,13 @@ def test_batches_are_preprocessed_in_order_and_the_last_may_be_smaller(samples: 
     assert np.concatenate([batch.labels for batch in batches]).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
+def test_mixed_batches_each_span_all_samples(samples: Samples) -> None:
+    batches = list(samples.mixed_batches(3))
+    assert [batch.indices.tolist() for batch in batches] == [[0, 3, 6], [1, 4], [2, 5]]
+    assert [batch.indices.tolist() for batch in samples.spread(3).mixed_batches(2)] == [[0, 6], [3]]
+    assert list(samples.spread(0).mixed_batches(2)) == []
+
+
 def test_chosen_rows_keep_their_labels_and_indices(samples: Samples) -> None:
     chosen = Samples(samples.format, samples.path, samples.inputs, samples.preprocess, rows=(1, 4, 6))
     assert len(chosen) == 3

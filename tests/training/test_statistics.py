@@ -46,10 +46,19 @@ def test_batches_count_by_their_samples(tmp_path: Path) -> None:
 
 
 def test_a_single_sample_left_over_does_not_count(tmp_path: Path) -> None:
-    samples, images = make_samples(tmp_path, 33)
+    samples, images = make_samples(tmp_path, 3)
     network = make_network()
-    reestimate_normalization(network, samples, batch=32)
-    torch.testing.assert_close(network[0].running_mean, images[:32].mean((0, 2, 3)))
+    reestimate_normalization(network, samples, batch=2)
+    torch.testing.assert_close(network[0].running_mean, images[[0, 2]].mean((0, 2, 3)))
+
+
+def test_values_vary_as_those_of_all_classes_where_the_samples_are_sorted_by_class(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(0, 1, (64, 2, 4, 4)).astype(np.float32)
+    images[32:] += 10  # the second class
+    np.savez(tmp_path / "x.npz", x=images)
+    network = make_network()
+    reestimate_normalization(network, Samples("npz", tmp_path / "x.npz", ("x",), Preprocess()), batch=16)
+    torch.testing.assert_close(network[0].running_var, torch.from_numpy(images).var((0, 2, 3)), rtol=0.02, atol=0)
 
 
 def test_no_more_than_count_samples_are_read(tmp_path: Path) -> None:
