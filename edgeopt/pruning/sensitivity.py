@@ -1,8 +1,9 @@
 """How much is lost as one group after another loses channels: the curve of each group, by running the network.
 
 The loss is how far the outputs move from those of the whole network (Kullback-Leibler divergence of its answers), which
-needs no labels. Nothing is repaired in between, so a curve shows more than fine-tuning will leave; which group can
-spare channels, and which cannot, it shows all the same.
+needs no labels. Normalizations are taken to have found their statistics again, as they will have in what follows;
+nothing else is repaired, so a curve shows more than fine-tuning will leave. Which group can spare channels, and which
+cannot, it shows all the same.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def scan(
         macs: of one sample.
         tell: how far it is, from 0 to 1.
     """
-    divergence = Divergence(network, samples, macs, len(groups) * len(SHARES))
+    divergence = Divergence(network, samples, macs, len(groups) * len(SHARES), renewed=True)
     curves = []
     for number, (group, score) in enumerate(zip(groups, scores, strict=True)):
         losses, shares = [], WHOLE if group.silenced else SHARES
