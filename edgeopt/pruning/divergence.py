@@ -61,11 +61,12 @@ class Divergence:
 @contextmanager
 def _renewing(network: nn.Module) -> Iterator[None]:
     """Let the normalizations of a network go by the batch at hand; what they keep is not touched."""
-    keeping = [each for each in network.modules() if isinstance(each, _BatchNorm) and each.track_running_stats]
-    for each in keeping:
+    batched = (each for each in network.modules() if isinstance(each, _BatchNorm) and each.track_running_stats)
+    modes = {each: each.training for each in batched}
+    for each in modes:
         each.training, each.track_running_stats = True, False
     try:
         yield
     finally:
-        for each in keeping:
-            each.training, each.track_running_stats = False, True
+        for each, training in modes.items():
+            each.training, each.track_running_stats = training, True
