@@ -4,7 +4,10 @@ Each group has a few counts to choose from, and a loss for each; a layer's cost 
 plain knapsack. It is solved by the price of cost: for a price, every group in turn takes the count whose loss and
 priced cost are least while the others stand, again and again until none moves. Where that ends depends on where it
 began, as a block's width matters little once the block is to go: so it begins at several widths, and the best is taken.
-The price is found by halving. What of the budget is then left goes where it saves most loss for its cost.
+The price is found by halving. At the least price that fits, what is left of the budget goes where it saves most loss
+for its cost; at the price just below it, what is too much is taken where that costs least loss. Where a whole block
+goes between the two, much lies between them. From the better one on, each group is moved by a step, what is then over
+or left is made up for by the others, and what comes out best is kept, until no step helps.
 
 The problem is that of Shen et al., "Structural Pruning via Latency-Saliency Knapsack" (NeurIPS 2022), where each
 channel is an item; here whole counts are, since kernels compute in blocks and a channel alone saves nothing.
@@ -21,6 +24,9 @@ HALVINGS, SWEEPS = 40, 20
 
 #: where the counts of all groups begin for each price, from the least to the most
 STARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+#: share of the loss below which nothing is gained
+LEAST_GAIN = 1e-6
 
 
 class Costs(Protocol):
@@ -54,15 +60,16 @@ def allocate(options: Sequence[Sequence[Option]], costs: Costs, budget: float) -
     if costs.total(most) <= budget:
         return most
     low, high = 0.0, _dear(options, costs)
-    best = least
+    best, over = least, most
     for _ in range(HALVINGS):
         price = (low + high) / 2
         kept = _settle(options, costs, price, best)
         if costs.total(kept) <= budget:
             high, best = price, kept
         else:
-            low = price
-    return _fill(options, costs, budget, best)
+            low, over = price, kept
+    ends = [_fit(options, costs, budget, kept) for kept in (best, over)]
+    return _improve(options, costs, budget, min((kept for kept in ends if kept), key=lambda kept: _loss(options, kept)))
 
 
 def _dear(options: Sequence[Sequence[Option]], costs: Costs) -> float:
@@ -104,31 +111,61 @@ def _best(group: Sequence[Option], priced: Callable[[Option], float]) -> int:
     return min(group, key=lambda option: (priced(option), -option.count)).count
 
 
-def _fill(options: Sequence[Sequence[Option]], costs: Costs, budget: float, kept: list[int]) -> list[int]:
-    """Give what is left of the budget to the step up that saves most loss for its cost, while one fits."""
-    total = costs.total(kept)
+def _improve(options: Sequence[Sequence[Option]], costs: Costs, budget: float, kept: list[int]) -> list[int]:
+    """Move one group by a step, fit the others to it, and go on from the best that comes out, while it loses less."""
     while True:
-        fitting = [step for step in _steps(options, costs, kept) if step.cost <= budget]
+        loss = _loss(options, kept)
+        moves = [move for up in (True, False) for move in _moves(options, costs, kept, up=up)]
+        found = [_fit(options, costs, budget, _moved(kept, move)) for move in moves]
+        best = min((each for each in found if each), key=lambda each: _loss(options, each), default=kept)
+        if _loss(options, best) >= loss * (1 - LEAST_GAIN):
+            return kept
+        kept = best
+
+
+def _fit(options: Sequence[Sequence[Option]], costs: Costs, budget: float, kept: list[int]) -> list[int] | None:
+    """Take steps down where they lose least for what they save until the budget is kept to, then up what still fits.
+
+    None where it cannot be kept to by steps that save something.
+    """
+    while (over := costs.total(kept) - budget) > 0:
+        saving = [move for move in _moves(options, costs, kept, up=False) if move.cost < 0]
+        if not saving:
+            return None
+        # what is saved beyond what is over saves nothing
+        kept = _moved(kept, min(saving, key=lambda move: move.loss / min(-move.cost, over)))
+    while True:
+        left = budget - costs.total(kept)
+        raised = [move for move in _moves(options, costs, kept, up=True) if move.loss < 0 and move.cost <= left]
+        fitting = [move for move in raised if costs.total(_moved(kept, move)) <= budget]
         if not fitting:
             return kept
-        best = max(fitting, key=lambda step: step.saved / max(step.cost - total, 1e-12))
-        total, kept = best.cost, best.kept
+        kept = _moved(kept, max(fitting, key=lambda move: -move.loss / max(move.cost, 1e-12)))
 
 
-class _Step(NamedTuple):
-    """One group's next larger count: what the whole then costs, and the loss that it saves."""
+class _Move(NamedTuple):
+    """One group's next count, up or down: what it adds to the cost, and to the loss."""
 
-    kept: list[int]
+    group: int
+    to: int
     cost: float
-    saved: float
+    loss: float
 
 
-def _steps(options: Sequence[Sequence[Option]], costs: Costs, kept: Sequence[int]) -> Iterator[_Step]:
+def _moves(options: Sequence[Sequence[Option]], costs: Costs, kept: list[int], *, up: bool) -> Iterator[_Move]:
     for number, group in enumerate(options):
         at = next(place for place, option in enumerate(group) if option.count == kept[number])
-        if at + 1 < len(group) and group[at + 1].loss < group[at].loss:
-            raised = [*kept[:number], group[at + 1].count, *kept[number + 1 :]]
-            yield _Step(raised, costs.total(raised), group[at].loss - group[at + 1].loss)
+        to = at + 1 if up else at - 1
+        if 0 <= to < len(group):
+            standing, cost = kept[number], costs.share(number, kept)
+            kept[number] = group[to].count
+            added = costs.share(number, kept) - cost
+            kept[number] = standing
+            yield _Move(number, group[to].count, added, group[to].loss - group[at].loss)
+
+
+def _moved(kept: Sequence[int], move: _Move) -> list[int]:
+    return [*kept[: move.group], move.to, *kept[move.group + 1 :]]
 
 
 def _loss(options: Sequence[Sequence[Option]], kept: Sequence[int]) -> float:

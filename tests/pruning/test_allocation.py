@@ -85,7 +85,7 @@ def test_on_average_it_loses_hardly_more_than_the_best_of_all_choices() -> None:
         assert found is not None
         assert least is not None
         ours, best = ours + loss_of(options, found), best + least
-    assert ours <= 1.05 * best
+    assert ours <= 1.01 * best
 
 
 class Blocks:
@@ -112,7 +112,7 @@ def test_blocks_that_go_as_a_whole_are_weighed_against_narrower_ones() -> None:
     import random
 
     drawn, ours, best, dropped = random.Random(0), 0.0, 0.0, 0
-    for _ in range(30):
+    for _ in range(60):
         scales = [drawn.uniform(0.2, 4) for _ in range(4)]
         options = [[Option(8 * count, scale * (1 - count / 4) ** 2) for count in range(1, 5)] for scale in scales]
         options += [[Option(0, drawn.uniform(0.1, 3)), Option(1, 0.0)] for _ in range(3)]
@@ -123,5 +123,5 @@ def test_blocks_that_go_as_a_whole_are_weighed_against_narrower_ones() -> None:
         assert least is not None
         assert costs.total(found) <= budget
         ours, best, dropped = ours + loss_of(options, found), best + least, dropped + found[4:].count(0)
-    assert ours <= 1.1 * best
+    assert ours <= 1.01 * best
     assert dropped
