@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from edgeopt.compression import compress
 from edgeopt.model import Facts
 
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
 
 #: the largest share that is a gain: rough times of the same graph differ by less than the rest
 WORTH = 0.97
-
-#: comparisons that a gain in time is the median of, each in a process of its own
-LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,7 @@ def time_gain(clock: Clock, before: onnx.ModelProto, after: onnx.ModelProto, can
     Raises:
         BuildError: one of them cannot be built or run.
     """
-    shares = [clock.compare(before, after) for _ in range(LOOKS)]
-    return Gain("time", float(np.median(shares)), name_place(clock, candidate))
+    return Gain("time", clock.compare(before, after), name_place(clock, candidate))
 
 
 def name_place(clock: Clock, candidate: str = "") -> str:
