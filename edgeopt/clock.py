@@ -25,7 +25,8 @@ from edgeopt.quantization.placement import make_placement
 from edgeopt.quantization.scheme import make_scheme
 from edgeopt.quantization.wiring import Wiring
 
-#: of activations in a graph that is only timed: what it computes does not matter, but that a Relu has no negative half
+#: of activations in a graph that is only timed: what it computes does not matter, but that a Relu, and what moves its
+#: values, has no negative half
 SIGNED, UNSIGNED = Range(-4.0, 4.0), Range(0.0, 6.0)
 
 #: looks at two graphs that are compared: at least, at most, and the standard error of their ratio that is small enough
@@ -102,7 +103,7 @@ def quantize_blindly(graph: onnx.ModelProto, profile: QuantizationProfile) -> on
     folded = fold(graph)
     placement = make_placement(folded, profile)
     unsigned = {name for node in folded.graph.node if node.op_type in ("Relu", "Clip") for name in node.output}
-    ranges = {pair.tensor: UNSIGNED if pair.tensor in unsigned else SIGNED for pair in placement.pairs}
+    ranges = {pair.tensor: UNSIGNED if pair.root in unsigned else SIGNED for pair in placement.pairs}
     return insert_pairs(folded, make_scheme(folded, placement, ranges, profile))
 
 

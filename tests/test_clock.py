@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from torch import nn
 
-from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu
-from edgeopt.clock import Clock, strip_ends
+from edgeopt.backends.onnxruntime_cpu import OnnxruntimeCpu, open_runtime
+from edgeopt.clock import Clock, quantize_blindly, strip_ends
 from edgeopt.context import Timer
 from edgeopt.exporting import export_graph
 from edgeopt.model import Model
 from edgeopt.network import make_network
+from edgeopt.quantization.fold import fold
+from edgeopt.quantization.quantize import Quantizing
+from edgeopt.quantization.technique import Technique
 from edgeopt.reshaping.timing import export_alone
 
 
@@ -32,6 +38,25 @@ def test_graphs_are_timed_at_the_precision_that_ships(
     assert finished.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     (ms,) = clock.time([finished])
     assert ms > 0
+
+
+def operators(graph: onnx.ModelProto, folder: Path) -> Counter[str]:
+    """What ONNX Runtime makes of a graph."""
+    open_runtime(graph.SerializeToString(), 1, optimized_model_filepath=str(folder / "optimized.onnx"))
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
+
+
+@pytest.mark.parametrize("name", ["resnet", "vgg", "mobilenetv3", "densenet", "inception", "shufflenetv2", "unet"])
+def test_what_is_timed_runs_in_the_operators_that_will_run(
+    name: str, architecture: Callable[[str], Model], tmp_path: Path
+) -> None:
+    model, random = architecture(f"families.py:make_{name}"), np.random.default_rng(0)
+    graph, profile = export_graph(make_network(model), model), OnnxruntimeCpu().profile()
+    images = random.standard_normal((16, 3, 16, 16), np.float32)
+    calibrated = Quantizing(fold(graph), profile, lambda count: [{"image": images}], 16).run(Technique())
+    expected = operators(calibrated.graph, tmp_path)
+    assert operators(quantize_blindly(graph, profile), tmp_path) == expected
+    assert expected["QLinearConv"] > 0
 
 
 @pytest.mark.parametrize("half", [False, True])
