@@ -1,9 +1,10 @@
 """The time of a network on the target as a yardstick: foreseen by a table of its layers, measured by its clock.
 
 A network is not the sum of its layers: sums, pools and what a runtime does between layers take time, too, some of it
-for each element that layers make and some whatever their width, and fused layers take less than apart. So the time of a
-network is taken to be a share of what its layers take alone, with so much for each element, and so much in any case.
-These three are fitted to whole networks that were timed: the one given, and every one tried with fewer channels.
+for each element that layers make and some whatever their width, and fused layers take less than apart. A layer that is
+timed alone finds its weights in the cache, where many networks have more than it holds. So the time of a network is
+taken to be a share of what its layers take alone, with so much for each element and for each weight, and so much in any
+case. These four are fitted to whole networks that were timed: the one given, and every one tried with fewer channels.
 """
 
 from __future__ import annotations
@@ -29,19 +30,23 @@ PRIOR_WEIGHT = 0.03
 
 @dataclass(frozen=True)
 class Seen:
-    """A whole network that was timed: what its layers take alone, how many elements they make, what it took."""
+    """A whole network that was timed: what its layers take alone, their elements and weights, and what it took."""
 
     alone_ms: float
     elements: float
+    weights: float
     ms: float
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What makes a network's time of its layers': a share of theirs, time for each element, and time in any case."""
+    """What makes a network's time of its layers': a share of theirs, time for each element and each weight, and time
+    in any case.
+    """
 
     share: float
     element_ms: float
+    weight_ms: float
     fixed_ms: float
 
 
@@ -76,14 +81,15 @@ class TargetTime(Yardstick):
         return self._fitted(costs.widths)
 
     def _note(self, alone: LayerCosts, kept: Sequence[int], ms: float) -> Seen:
-        return Seen(alone.total(kept), LayerCosts(alone.widths, _elements).total(kept), ms)
+        elements, weights = (LayerCosts(alone.widths, count).total(kept) for count in (_elements, _weights))
+        return Seen(alone.total(kept), elements, weights, ms)
 
     def _fitted(self, widths: Widths) -> LayerCosts:
         fit = fit_times(self._seen)
 
         def cost(layer: Layer, inputs: int, outputs: int) -> float:
-            alone = self._table.layer_ms(layer, inputs, outputs)
-            return fit.share * alone + fit.element_ms * _elements(layer, inputs, outputs)
+            alone, elements = self._table.layer_ms(layer, inputs, outputs), _elements(layer, inputs, outputs)
+            return fit.share * alone + fit.element_ms * elements + fit.weight_ms * _weights(layer, inputs, outputs)
 
         return LayerCosts(widths, cost, fit.fixed_ms)
 
@@ -93,26 +99,30 @@ def _elements(layer: Layer, inputs: int, outputs: int) -> float:
     return float(layer.positions * outputs * layer.uses)
 
 
+def _weights(layer: Layer, inputs: int, outputs: int) -> float:
+    """What a layer reads in one forward pass, beside its inputs."""
+    return float(layer.weights(inputs, outputs))
+
+
 def fit_times(seen: Sequence[Seen]) -> Fit:
     """The fit whose relative errors are least, with nothing negative in it; the first one seen is the whole network.
 
-    With three unknowns all of their subsets are solved, and the best of those without a negative one is taken.
+    With four unknowns all of their subsets are solved, and the best of those without a negative one is taken.
     """
     first = seen[0]
-    columns = np.array([[one.alone_ms / one.ms, one.elements / first.elements * first.ms / one.ms, first.ms / one.ms]
-                        for one in seen])  # fmt: skip
-    matrix = np.vstack([columns, PRIOR_WEIGHT * np.eye(3)])
-    wanted = np.array([*(1.0 for _ in seen), PRIOR_WEIGHT, 0.0, 0.0])
-    subsets = [list(each) for size in (1, 2, 3) for each in itertools.combinations(range(3), size)]
+    units = np.array([1.0, first.ms / first.elements, first.ms / first.weights, first.ms])
+    parts = np.array([[one.alone_ms, one.elements, one.weights, 1.0] for one in seen]) * units
+    matrix = np.vstack([parts / [[one.ms] for one in seen], PRIOR_WEIGHT * np.eye(len(units))])
+    wanted = np.array([*(1.0 for _ in seen), PRIOR_WEIGHT, 0.0, 0.0, 0.0])
+    subsets = [list(each) for size in (1, 2, 3, 4) for each in itertools.combinations(range(4), size)]
     solved = [_solve(matrix, wanted, subset) for subset in subsets]
     best = min((each for each in solved if (each >= 0).all()), key=lambda each: _error(matrix, wanted, each))
-    share, element, fixed = (float(value) for value in best)
-    return Fit(share, element * first.ms / first.elements, fixed * first.ms)
+    return Fit(*map(float, best * units))
 
 
 def _solve(matrix: NDArray[np.float64], wanted: NDArray[np.float64], subset: list[int]) -> NDArray[np.float64]:
-    """(3,) the least squares with all but the columns of `subset` at 0."""
-    found = np.zeros(3)
+    """(parts,) the least squares with all but the columns of `subset` at 0."""
+    found = np.zeros(matrix.shape[1])
     found[subset] = np.linalg.lstsq(matrix[:, subset], wanted, rcond=None)[0]
     return found
 
