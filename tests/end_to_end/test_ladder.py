@@ -20,7 +20,7 @@ def spoiled(job: Job) -> Job:
     graph = onnx.load(job.folder / "model.onnx")
     tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
     weight = numpy_helper.to_array(tensors["w2"]).copy()
-    weight[0, 0, 1, 1] = 200.0
+    weight[0, 0, 1, 1] = 400.0
     tensors["w2"].CopyFrom(numpy_helper.from_array(weight, "w2"))
     (relu,) = (node for node in graph.graph.node if node.output[0] == "r2")
     relu.CopyFrom(helper.make_node("Clip", ["c2", "low", "high"], ["r2"]))

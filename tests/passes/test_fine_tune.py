@@ -257,18 +257,18 @@ def test_without_a_learning_rate_a_range_test_finds_one_and_the_report_names_it(
     torch_model: Model, context: Context
 ) -> None:
     results = [
-        FineTune(epochs=4, batch=16, learning_rate=None, distill=False)(
+        FineTune(epochs=4, batch=16, learning_rate=None, distill=False, precision="fp32")(
             torch_model, replace(context, folder=context.folder.parent / name)
         )
         for name in ("one", "two")
     ]
     assert weights(results[0].model) == weights(results[1].model)
     found = float(results[0].facts["learning_rate"])
-    assert 1e-4 < found < 0.1
+    assert 1e-4 < found < 0.3
     assert str(results[0].facts["summary"]).endswith(f", learning rate {found:g}")
     assert float(results[0].facts["loss_last"]) < float(results[0].facts["loss_first"]) / 2
     assert float(results[0].facts["tuning_top1_after"]) > float(results[0].facts["tuning_top1_before"]) + 25
-    given = tune(torch_model, context, "given", learning_rate=found, epochs=4, distill=False)
+    given = tune(torch_model, context, "given", learning_rate=found, epochs=4, distill=False, precision="fp32")
     assert weights(given) == weights(results[0].model)  # the test itself leaves no trace
 
 

@@ -60,7 +60,7 @@ def context(onnx_model: Model, make_samples: MakeSamples, tmp_path: Path) -> Con
 @pytest.fixture
 def learned(torch_model: Model, context: Context, tmp_path: Path) -> Model:
     """The graph of a network that has learned its task."""
-    tuned = FineTune(epochs=6, batch=16, learning_rate=0.01, distill=False)
+    tuned = FineTune(epochs=6, batch=16, learning_rate=0.01, distill=False, precision="fp32")
     model = tuned(torch_model, replace(context, folder=tmp_path / "tuned")).model
     return ExportOnnx()(model, replace(context, folder=tmp_path / "exported")).model
 
@@ -235,7 +235,7 @@ def test_the_original_teaches_where_it_is_asked_to(
     """A network that has learned nothing, with an original that has: only that one can teach without labels."""
     assert context.training is not None
     assert context.tuning is not None
-    tuned = FineTune(epochs=6, batch=16, learning_rate=0.01, distill=False)
+    tuned = FineTune(epochs=6, batch=16, learning_rate=0.01, distill=False, precision="fp32")
     given = tuned(torch_model, replace(context, folder=tmp_path / "given")).model if form == "torch" else learned
     blank = ExportOnnx()(torch_model, replace(context, folder=tmp_path / "blank")).model
     asked = {"teacher": "original", "epochs": 6, "learning_rate": 5e-3}
