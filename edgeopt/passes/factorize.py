@@ -71,6 +71,12 @@ class Factorize(ClockedPass):
         return "" if self.on is None and self.latency is not None else self.on
 
     def apply(self, model: Model, context: Context) -> PassResult:
+        from edgeopt.training.reproducible import reproducible
+
+        with reproducible(context.seed, 0):  # sums hang on how many threads add them up
+            return self._factor(model, context)
+
+    def _factor(self, model: Model, context: Context) -> PassResult:
         from edgeopt.clock import make_clock
         from edgeopt.network import make_network
         from edgeopt.reshaping.factorizing import choose, choose_by_time, find_layers, keep_running, propose
