@@ -53,7 +53,7 @@ from edgeopt.plan import TIMER
 from edgeopt.pruning.goal import apply_edits
 from edgeopt.pruning.soundness import make_inputs
 from edgeopt.recipe import load_recipe
-from edgeopt.sources import load_source
+from edgeopt.sources import SourceRequest, load_source
 from edgeopt.validation.statistics import tango_bounds
 
 BACKEND = "onnxruntime_cpu"
@@ -181,14 +181,14 @@ class Bench:
         labels = self.splits.validation.labels()
         assert labels is not None
         self.labels = labels
-        self.original = self._once("load", self._load)
+        self.original = self._once("load", partial(self._load, source_request(recipe)))
         self.profile = registry.resolve("backends", BACKEND)().profile()
         if name in STRANGERS:
             options = {**self.tuning, "epochs": STRANGERS[name], "distill": False}
             self.original = self._once("given", partial(self._run, "fine_tune", options, self.original))
 
-    def _load(self, folder: Path) -> None:
-        model, _ = load_source("torch_factory", source_request(load_recipe(self.recipe)), folder)
+    def _load(self, request: SourceRequest, folder: Path) -> None:
+        model, _ = load_source("torch_factory", request, folder)
         if self.name in WIDER:
             assert isinstance(model.value, TorchValue)
             value = model.value.model_copy(update={"options": WIDER[self.name]})

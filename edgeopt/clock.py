@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ SIGNED, UNSIGNED = Range(-4.0, 4.0), Range(0.0, 6.0)
 
 #: looks at two graphs that are compared: at least, at most, and the standard error of their ratio that is small enough
 LOOKS, MOST_LOOKS, SURE = 3, 9, 0.01
+
+#: seconds after which nothing is looked at more often than must be: an engine may take minutes to build
+PATIENCE_S = 30.0
 
 
 class Clock:
@@ -63,8 +67,8 @@ class Clock:
         Raises:
             BuildError: one of them cannot be built or run.
         """
-        graphs, shares = [self.finished(before), self.finished(after)], list[float]()
-        while len(shares) < LOOKS or (len(shares) < MOST_LOOKS and _standard_error(shares) > SURE):
+        graphs, shares, end = [self.finished(before), self.finished(after)], list[float](), monotonic() + PATIENCE_S
+        while len(shares) < LOOKS or _worth_another(shares, end):
             first, second = self.time(graphs)
             shares.append(second / first)
         return float(np.median(shares))
@@ -81,9 +85,10 @@ class Clock:
         return [timer, profile, self.half, machine]
 
 
-def _standard_error(shares: Sequence[float]) -> float:
-    """Of their mean, as a share of it."""
-    return float(np.std(shares, ddof=1) / np.sqrt(len(shares)) / np.mean(shares))
+def _worth_another(shares: Sequence[float], end: float) -> bool:
+    """Whether looks at a ratio disagree, and another one is affordable."""
+    error = np.std(shares, ddof=1) / np.sqrt(len(shares)) / np.mean(shares)
+    return len(shares) < MOST_LOOKS and monotonic() < end and bool(error > SURE)
 
 
 def make_clock(context: Context) -> Clock:

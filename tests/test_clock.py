@@ -83,18 +83,21 @@ def test_times_are_told_apart_by_all_that_they_depend_on(changed: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("shares", "looks", "found"),
+    ("shares", "patience", "looks", "found"),
     [
-        ([0.5, 0.5, 0.5], 3, 0.5),
-        ([0.5, 0.8, 0.5, 0.5, 0.51, 0.49, 0.5, 0.5, 0.5], 9, 0.5),  # the second process was off
-        ([0.5, 0.52, 0.51, 0.505, 0.515], 4, 0.5075),
+        ([0.5, 0.5, 0.5], 30.0, 3, 0.5),
+        ([0.5, 0.8, 0.5, 0.5, 0.51, 0.49, 0.5, 0.5, 0.5], 30.0, 9, 0.5),  # the second process was off
+        ([0.5, 0.8, 0.5, 0.5], 0.0, 3, 0.5),  # and building it again takes too long
+        ([0.5, 0.52, 0.51, 0.505, 0.515], 30.0, 4, 0.5075),
     ],
 )
 def test_processes_that_disagree_are_looked_at_more_often(
-    shares: list[float], looks: int, found: float, torch_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    shares: list[float], patience: float, looks: int, found: float, torch_model: Model, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     timer = Timer("edgeopt.validation.ranking:time_models", "onnxruntime_cpu", 1, 1)
     clock, graph, left = Clock(timer, None, tmp_path), export_graph(make_network(torch_model), torch_model), [*shares]
+    monkeypatch.setattr("edgeopt.clock.PATIENCE_S", patience)
     monkeypatch.setattr(clock, "time", lambda graphs: [2.0, 2.0 * left.pop(0)])
     assert clock.compare(graph, graph) == pytest.approx(found)
     assert len(shares) - len(left) == looks

@@ -1,4 +1,4 @@
-"""Torch set so that an epoch gives the same weights each time, on a CPU: what is random follows from seed and epoch."""
+"""Torch set so that it gives the same numbers each time, on a CPU: what is random follows from a seed and an epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeopt import environment
 
 @contextlib.contextmanager
 def reproducible(seed: int, epoch: int) -> Iterator[torch.Generator]:
-    """Meanwhile, torch computes one epoch of a seed and in a fixed order; afterwards its settings are as they were."""
+    """Meanwhile, torch computes what belongs to an epoch of a seed, in a fixed order; then its settings are as before."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
     with torch.random.fork_rng():
