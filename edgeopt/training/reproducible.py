@@ -13,7 +13,7 @@ from edgeopt import environment
 
 @contextlib.contextmanager
 def reproducible(seed: int, epoch: int) -> Iterator[torch.Generator]:
-    """Meanwhile, torch computes what belongs to an epoch of a seed, in a fixed order; then its settings are as before."""
+    """Meanwhile, torch computes what belongs to an epoch of a seed, in a fixed order; then it is set as before."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
     with torch.random.fork_rng():
