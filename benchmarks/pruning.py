@@ -61,9 +61,9 @@ CONFIDENCE = 0.95
 
 #: what each side is trained with, and int8 then made with
 FINE_TUNE: dict[str, Any] = {
-    "batch": 128, "learning_rate": 3e-3, "shift": 4, "flip": True, "distill_weight": 0.5,
+    "batch": 128, "learning_rate": 3e-3, "shift": 4, "flip": True, "distill_weight": 0.9,
 }  # fmt: skip
-PRUNE: dict[str, Any] = {"importance": "taylor"}
+PRUNE: dict[str, Any] = {"importance": "taylor", "retrain": 50}
 QUANTIZE: dict[str, Any] = {"bias_correction": "full"}
 
 #: modules that Torch-Pruning must leave: the classifier, and what hangs on shortcuts that pad with zeros
@@ -83,8 +83,8 @@ FACTORED = {"resnet20": {0.5: 0.6, 0.65: 0.8, 0.8: 1.0}}
 #: options of the factory, of a network that is to be wider than that of the recipe, and has no weights yet
 WIDER = {"vgg": {"plan": (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512)}}
 
-#: networks that were trained on other images, or not at all → epochs after which these are known to them
-STRANGERS = {"resnet20": 5, "vgg": 10}
+#: epochs by labels after which a network is what is given: trained to its end, on these images
+GIVEN = {"resnet20": 20, "mobilenetv2": 30, "vgg": 30}
 
 #: ratios that uniform pruning is tried at
 RATIOS = [step / 32 for step in range(1, 31)]
@@ -183,9 +183,8 @@ class Bench:
         self.labels = labels
         self.original = self._once("load", partial(self._load, source_request(recipe)))
         self.profile = registry.resolve("backends", BACKEND)().profile()
-        if name in STRANGERS:
-            options = {**self.tuning, "epochs": STRANGERS[name], "distill": False}
-            self.original = self._once("given", partial(self._run, "fine_tune", options, self.original))
+        options = {**self.tuning, "epochs": GIVEN[name], "distill": False}
+        self.original = self._once("given", partial(self._run, "fine_tune", options, self.original))
 
     def _load(self, request: SourceRequest, folder: Path) -> None:
         model, _ = load_source("torch_factory", request, folder)

@@ -85,6 +85,10 @@ class PruneChannels(Pass):
     drop_blocks: bool = Field(
         default=True, description="with `goal`: a residual block may lose its branch as a whole, where that loses less"
     )
+    retrain: int = Field(
+        default=0, ge=0,
+        description="with `goal`: steps of training, by the network's own answers, before a group's loss is judged",
+    )  # fmt: skip
     round_to: int = Field(default=8, ge=1, description="numbers of channels are rounded up to a multiple of this")
     min_channels: int = Field(default=8, ge=1, description="no group gets narrower than this")
     max_ratio: Share | dict[str, Share] = Field(
@@ -109,6 +113,8 @@ class PruneChannels(Pass):
     def _check_aim(self) -> PruneChannels:
         if (self.ratio is None) == (self.goal is None):
             raise ValueError("should have one of `ratio` and `goal`")
+        if self.retrain and self.goal is None:
+            raise ValueError("should have `retrain` beside a `goal` alone: a ratio tries no group")
         if self.on is not None and self.clocked_by() is None:
             raise ValueError("should have `on` beside a goal of latency or bytes alone")
         if self.tune is not None and self.rounds == 1:
@@ -124,7 +130,8 @@ class PruneChannels(Pass):
         return "" if self.reestimate_bn else f"{super().owes()}, or set `reestimate_bn: true`"
 
     def required(self) -> tuple[str, ...]:
-        return () if self.reestimate_bn and self.tune is None else ("training",)
+        frugal = self.reestimate_bn and self.tune is None and not self.retrain
+        return () if frugal else ("training",)
 
     def lent(self) -> frozenset[str]:
         timer = {"timer"} if self.goal is not None and self.goal.asked[0] in ("latency", "latency_ms") else set[str]()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import onnx
 import torch
@@ -23,14 +24,17 @@ from edgeopt.model import Edit, Model, Value
 from edgeopt.network import count_macs, make_network
 from edgeopt.pruning.branches import find_branches
 from edgeopt.pruning.costs import LayerCosts
+from edgeopt.pruning.divergence import Divergence
 from edgeopt.pruning.goal import Pruned, Pruning
 from edgeopt.pruning.groups import Group, find_groups
 from edgeopt.pruning.importance import KIND, Evidence, weigh_channels
 from edgeopt.pruning.layers import Widths, find_layers
 from edgeopt.pruning.limits import Limits
 from edgeopt.pruning.options import weigh_counts
+from edgeopt.pruning.removal import mask
+from edgeopt.pruning.retraining import open_retraining
 from edgeopt.pruning.selection import Scope, select_channels
-from edgeopt.pruning.sensitivity import Curve, scan
+from edgeopt.pruning.sensitivity import FEWER_SHARES, SHARES, Curve, scan
 from edgeopt.pruning.soundness import keep_sound, make_inputs
 from edgeopt.pruning.timing import TargetTime
 from edgeopt.pruning.yardstick import FileSize, Operations, Parameters, Yardstick
@@ -48,6 +52,7 @@ class Aims:
 
     Attributes:
         goal: the cost that is limited and to what, as `latency` and 0.5; None: `ratio` of the channels go.
+        retrain: steps of training before a try is judged.
     """
 
     ratio: float | None
@@ -56,6 +61,7 @@ class Aims:
     importance: str
     scope: Scope
     drop_blocks: bool
+    retrain: int
     ignore: tuple[str, ...]
     round_to: int
     min_channels: int
@@ -68,7 +74,7 @@ class Round(Value):
     Attributes:
         kept: how many channels stay.
         loss: by the curves; predicted, measured: the cost as a share of that of the network as given.
-        curves: what is lost with ever more of a group's channels gone, at `sensitivity.SHARES`.
+        curves: what is lost with ever more of a group's channels gone, at `shares`.
         by_l2: groups that the chosen importance had nothing to say of.
     """
 
@@ -79,6 +85,7 @@ class Round(Value):
     predicted: float = 1.0
     measured: float | None = None
     curves: dict[str, tuple[float, ...]] = {}
+    shares: tuple[float, ...] = ()
     by_l2: tuple[str, ...] = ()
 
 
@@ -188,8 +195,7 @@ class Course:
         context: Context,
     ) -> Round:  # fmt: skip
         """What meets the goal, or the part of it that falls to this round, at the least loss."""
-        tell = _part(context, "trying each group with fewer channels", 0.3, 0.7)
-        curves = scan(network, groups, scores, _any_samples(context), count_macs(network, self._single), tell)
+        curves = self._scan(network, groups, scores, context)
         options = [
             weigh_counts(group, curve, self._limits.list_counts(group))
             for group, curve in zip(groups, curves, strict=True)
@@ -201,7 +207,23 @@ class Course:
             found = pruning.approach(self._share_after(number), self._share())
         else:
             found = pruning.meet(self._share_after(number), tell)
-        return _make_round(groups, curves, found)
+        return _make_round(groups, curves, found).model_copy(update={"shares": self._shares})
+
+    def _scan(
+        self, network: nn.Module, groups: Sequence[Group], scores: Sequence[torch.Tensor], context: Context
+    ) -> list[Curve]:
+        tell, shares = _part(context, "trying each group with fewer channels", 0.3, 0.7), self._shares
+        macs, looks = count_macs(network, self._single), len(groups) * len(shares)
+        divergence = Divergence(network, _any_samples(context), macs, looks, renewed=True)
+        if not self.aims.retrain:
+            return scan(groups, scores, partial(mask, network), shares, divergence, tell)
+        assert context.training is not None  # `prune_channels` requires it
+        with open_retraining(network, self._inputs, context.training, self.aims.retrain, context) as retraining:
+            return scan(groups, scores, retraining.without, shares, divergence, tell)
+
+    @property
+    def _shares(self) -> tuple[float, ...]:
+        return FEWER_SHARES if self.aims.retrain else SHARES
 
     def _foresee(self, network: nn.Module, groups: Sequence[Group]) -> LayerCosts:
         return self.yardstick.foresee(network, Widths(find_layers(network, self._single), groups))

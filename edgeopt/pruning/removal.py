@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -56,6 +57,13 @@ def mask_channels(network: nn.Module, edits: Iterable[Edit]) -> None:
             view = view_channels(module, axis, parameter)
             if view is not None:
                 view[out // view.shape[1], out % view.shape[1]] = 0
+
+
+def mask(network: nn.Module, choices: Iterable[Choice]) -> nn.Module:
+    """A copy of the network with what the choices leave out set to zero."""
+    masked = copy.deepcopy(network)
+    mask_channels(masked, make_edits(network, choices))
+    return masked
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from edgeopt.pruning.course import Course, Round
 from edgeopt.pruning.groups import Group
-from edgeopt.pruning.sensitivity import SHARES
 
 Facts = dict[str, str | int | float]
 
@@ -86,7 +85,9 @@ def _tell_each_group(course: Course, first: Round, kept: dict[str, int]) -> Fact
     kind = "macs" if course.aims.goal is None else course.aims.goal[0]
     columns = ["channels", f"{TITLES.get(kind, kind)} saved alone"]
     if first.curves:
-        columns.append(f"divergence without {', '.join(f'{100 * share:.0f}' for share in SHARES)} %, or the branch")
+        columns.append(
+            f"divergence without {', '.join(f'{100 * share:.0f}' for share in first.shares)} %, or the branch"
+        )
     facts: Facts = {"group": COLUMNS.join(columns)}
     saved = course.savings(kept)
     for group in course.groups:

@@ -2,9 +2,10 @@
 
 A network is not the sum of its layers: sums, pools and what a runtime does between layers take time, too, some of it
 for each element that layers make and some whatever their width, and fused layers take less than apart. A layer that is
-timed alone finds its weights in the cache, where many networks have more than it holds. So the time of a network is
-taken to be a share of what its layers take alone, with so much for each element and for each weight, and so much in any
-case. These four are fitted to whole networks that were timed: the one given, and every one tried with fewer channels.
+timed alone finds its weights in the cache, where many networks have more than it holds. A branch that goes takes its
+sum with it. So the time of a network is taken to be a share of what its layers take alone, with so much for each
+element, for each one that a branch adds, and for each weight, and so much in any case. These five are fitted to whole
+networks that were timed: the one given, and every one tried with fewer channels.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,22 +32,28 @@ PRIOR_WEIGHT = 0.03
 
 @dataclass(frozen=True)
 class Seen:
-    """A whole network that was timed: what its layers take alone, their elements and weights, and what it took."""
+    """A whole network that was timed: what its layers take alone, what they make and read, and what it took.
+
+    Attributes:
+        added: the part of `elements` that branches add to their shortcuts.
+    """
 
     alone_ms: float
     elements: float
+    added: float
     weights: float
     ms: float
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What makes a network's time of its layers': a share of theirs, time for each element and each weight, and time
-    in any case.
+    """What makes a network's time of its layers': a share of theirs, time for each of what they make, add and read,
+    and time in any case.
     """
 
     share: float
     element_ms: float
+    added_ms: float
     weight_ms: float
     fixed_ms: float
 
@@ -81,15 +89,17 @@ class TargetTime(Yardstick):
         return self._fitted(costs.widths)
 
     def _note(self, alone: LayerCosts, kept: Sequence[int], ms: float) -> Seen:
-        elements, weights = (LayerCosts(alone.widths, count).total(kept) for count in (_elements, _weights))
-        return Seen(alone.total(kept), elements, weights, ms)
+        counts = (_elements, partial(_added, alone.widths), _weights)
+        elements, added, weights = (LayerCosts(alone.widths, count).total(kept) for count in counts)
+        return Seen(alone.total(kept), elements, added, weights, ms)
 
     def _fitted(self, widths: Widths) -> LayerCosts:
         fit = fit_times(self._seen)
 
         def cost(layer: Layer, inputs: int, outputs: int) -> float:
-            alone, elements = self._table.layer_ms(layer, inputs, outputs), _elements(layer, inputs, outputs)
-            return fit.share * alone + fit.element_ms * elements + fit.weight_ms * _weights(layer, inputs, outputs)
+            alone, weights = self._table.layer_ms(layer, inputs, outputs), _weights(layer, inputs, outputs)
+            elements, added = _elements(layer, inputs, outputs), _added(widths, layer, inputs, outputs)
+            return fit.share * alone + fit.element_ms * elements + fit.added_ms * added + fit.weight_ms * weights
 
         return LayerCosts(widths, cost, fit.fixed_ms)
 
@@ -97,6 +107,11 @@ class TargetTime(Yardstick):
 def _elements(layer: Layer, inputs: int, outputs: int) -> float:
     """What a layer makes in one forward pass."""
     return float(layer.positions * outputs * layer.uses)
+
+
+def _added(widths: Widths, layer: Layer, inputs: int, outputs: int) -> float:
+    """The same of a layer that ends a branch; the others add nothing."""
+    return _elements(layer, inputs, outputs) if layer.name in widths.last_of_branches else 0.0
 
 
 def _weights(layer: Layer, inputs: int, outputs: int) -> float:
@@ -107,14 +122,15 @@ def _weights(layer: Layer, inputs: int, outputs: int) -> float:
 def fit_times(seen: Sequence[Seen]) -> Fit:
     """The fit whose relative errors are least, with nothing negative in it; the first one seen is the whole network.
 
-    With four unknowns all of their subsets are solved, and the best of those without a negative one is taken.
+    With so few unknowns all of their subsets are solved, and the best of those without a negative one is taken.
     """
     first = seen[0]
-    units = np.array([1.0, first.ms / first.elements, first.ms / first.weights, first.ms])
-    parts = np.array([[one.alone_ms, one.elements, one.weights, 1.0] for one in seen]) * units
+    sizes = np.array([first.elements, first.added or 1.0, first.weights, 1.0])  # a network may have no branch
+    units = np.array([1.0, *(first.ms / sizes)])
+    parts = np.array([[one.alone_ms, one.elements, one.added, one.weights, 1.0] for one in seen]) * units
     matrix = np.vstack([parts / [[one.ms] for one in seen], PRIOR_WEIGHT * np.eye(len(units))])
-    wanted = np.array([*(1.0 for _ in seen), PRIOR_WEIGHT, 0.0, 0.0, 0.0])
-    subsets = [list(each) for size in (1, 2, 3, 4) for each in itertools.combinations(range(4), size)]
+    wanted = np.array([*(1.0 for _ in seen), PRIOR_WEIGHT, 0.0, 0.0, 0.0, 0.0])
+    subsets = [list(each) for size in range(1, 6) for each in itertools.combinations(range(5), size)]
     solved = [_solve(matrix, wanted, subset) for subset in subsets]
     best = min((each for each in solved if (each >= 0).all()), key=lambda each: _error(matrix, wanted, each))
     return Fit(*map(float, best * units))

@@ -197,6 +197,22 @@ def test_each_group_is_told_with_its_channels_what_they_bought_and_its_curve(
     assert sum(float(row[1].removesuffix(" %")) for row in rows.values()) > 0
 
 
+def test_groups_are_tried_after_training_where_that_is_asked_for(torch_model: Model, context: Context) -> None:
+    """The rows are then at the shares that were tried, and losses are smaller than they were before training."""
+    options = {"goal": {"macs": 0.5}, "importance": "l2", "round_to": 1, "min_channels": 2}
+    curves, losses = dict[int, list[list[float]]](), dict[int, float]()
+    for steps in (0, 30):
+        own = replace(context, folder=context.folder / str(steps))
+        facts = PruneChannels.model_validate(options | {"retrain": steps})(torch_model, own).facts
+        rows = [str(value).split(" · ")[2].split() for name, value in facts.items() if name.startswith("group ")]
+        curves[steps] = [[float(loss) for loss in row] for row in rows if len(row) > 1]
+        losses[steps] = sum(row[-1] for row in curves[steps])
+        assert ("without 25, 50, 75 %" in str(facts["group"])) == bool(steps)
+    assert {len(row) for row in curves[0]} == {5}
+    assert {len(row) for row in curves[30]} == {3}
+    assert losses[30] < losses[0]
+
+
 def test_branches_and_the_channels_in_them_are_told_as_gone_whichever_round_took_them(
     torch_model: Model, context: Context
 ) -> None:
@@ -220,6 +236,7 @@ def test_branches_and_the_channels_in_them_are_told_as_gone_whichever_round_took
         ({"ratio": 0.5, "importance": "tailor"}, "did you mean `taylor`"),
         ({"ratio": 0.5, "tune": {}}, "`rounds` of 2 or more"),
         ({"ratio": 0.95}, "`max_ratio`"),
+        ({"ratio": 0.5, "retrain": 50}, "`retrain` beside a `goal`"),
         ({"goal": {"macs": 0.5}, "on": "onnxruntime_cpu/int8"}, "latency or bytes"),
         ({"goal": {"latency_ms": 0}}, "greater than 0"),
         ({"ratio": 0.5, "rounds": 2, "tune": {"epochs": 0}}, "greater than or equal to 1"),
