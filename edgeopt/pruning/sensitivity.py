@@ -21,8 +21,8 @@ from edgeopt.pruning.selection import keep_best
 #: shares of a group's channels that are taken away, one after the other
 SHARES = (0.125, 0.25, 0.5, 0.75, 0.875)
 
-#: the same where a try costs more
-FEWER_SHARES = (0.25, 0.5, 0.75)
+#: the same where a try costs more; at the last ones losses rise steeply, and no line tells how far
+FEWER_SHARES = (0.25, 0.5, 0.75, 0.875)
 
 #: the same of a branch, which stays or goes
 WHOLE = (1.0,)
