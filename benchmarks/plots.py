@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 760, 460
-LEFT, RIGHT, TOP, BOTTOM = 70, 190, 20, 60
+WIDTH, HEIGHT = 790, 460
+LEFT, RIGHT, TOP, BOTTOM = 70, 220, 20, 60
 #: about as many ticks on each axis
 TICKS = 6
 #: of colour-blind safe hues (Okabe and Ito); lines of one subject share one, and are told apart by their dashes
