@@ -24,7 +24,7 @@ ROWS = """
     errors files compression model registry environment workers keys store user_code checkpoint edits network
     onnx_graph exporting
     data metrics recipe sources context inputs plan
-    quantization clock gain pruning reshaping sparsity training engines onnx_sessions openvino_sessions
+    quantization clock gain training pruning reshaping sparsity engines onnx_sessions openvino_sessions
     passes backends counters validation
     gates select bundle transports device fleet report
     remote reaching baseline tuning execute comparison delivery pipeline bench explain drafting watching
