@@ -64,7 +64,7 @@ FINE_TUNE: dict[str, Any] = {
     "batch": 128, "learning_rate": 3e-3, "shift": 4, "flip": True, "distill_weight": 0.9,
 }  # fmt: skip
 PRUNE: dict[str, Any] = {"importance": "taylor"}
-RETRAIN = 50
+RETRAIN = 50  # steps
 QUANTIZE: dict[str, Any] = {"bias_correction": "full"}
 
 #: modules that Torch-Pruning must leave: the classifier, and what hangs on shortcuts that pad with zeros

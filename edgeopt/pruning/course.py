@@ -207,7 +207,7 @@ class Course:
             found = pruning.approach(self._share_after(number), self._share())
         else:
             found = pruning.meet(self._share_after(number), tell)
-        return _make_round(groups, curves, found).model_copy(update={"shares": self._shares})
+        return _make_round(groups, curves, self._shares, found)
 
     def _scan(
         self, network: nn.Module, groups: Sequence[Group], scores: Sequence[torch.Tensor], context: Context
@@ -229,7 +229,7 @@ class Course:
         return self.yardstick.foresee(network, Widths(find_layers(network, self._single), groups))
 
 
-def _make_round(groups: Sequence[Group], curves: Sequence[Curve], found: Pruned) -> Round:
+def _make_round(groups: Sequence[Group], curves: Sequence[Curve], shares: tuple[float, ...], found: Pruned) -> Round:
     kept = dict(zip((group.name for group in groups), found.kept, strict=True))
     whole = {
         group.name: found.failed.get(group.name) or group.tell("the goal is met with all of its channels")
@@ -238,7 +238,7 @@ def _make_round(groups: Sequence[Group], curves: Sequence[Curve], found: Pruned)
     }
     return Round(
         edits=found.sound.edits, kept=kept, left_whole=whole, loss=found.loss, predicted=found.predicted,
-        measured=found.measured, curves={curve.group: curve.losses[1:] for curve in curves},
+        measured=found.measured, curves={curve.group: curve.losses[1:] for curve in curves}, shares=shares,
     )  # fmt: skip
 
 

@@ -149,12 +149,8 @@ class Widths:
     @cached_property
     def last_of_branches(self) -> frozenset[str]:
         """The layers that give what branches add."""
-        inner = ([at for at, holders in enumerate(self._holders) if number in holders] for number in self._branches)
-        return frozenset(self.layers[held[-1]].name for held in inner if held)
-
-    @property
-    def _branches(self) -> list[int]:
-        return [number for number, group in enumerate(self.groups) if group.silenced]
+        inner = ([layer.name for layer in self.layers if group.holds(layer.name)] for group in self.groups)
+        return frozenset(held[-1] for held in inner if held)
 
     def gone(self, at: int, kept: Sequence[int]) -> bool:
         """Whether layer number `at` is gone with a branch."""
