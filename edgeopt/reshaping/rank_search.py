@@ -2,7 +2,9 @@
 
 Each layer may stay or take one of several ways to be two. A way's time is taken alone on the target; what it loses is
 how far the network's answers move with it. Ways are chosen by the price of time, as counts of channels are in
-`pruning.allocation`; then the whole is timed, and what was foreseen wrongly is put right by aiming elsewhere.
+`pruning.allocation`; then the whole is timed, and what was foreseen wrongly is put right by aiming elsewhere. The
+network with the fastest way of every layer is timed first: it says how much of what layers save alone, they save
+together.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ SHARES = (0.06, 0.12, 0.18, 0.25, 0.32, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 #: tries to meet a goal by measuring, and how far below it a result may lie and be close enough
 TRIES, CLOSE = 5, 0.95
+
+#: what the fastest ways together save at least, as far as choosing goes: where they save nothing, all would cost alike
+SAVED = 0.01
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,9 @@ class RankSearch:
         self._network, self._inputs, self._clock = network, inputs, clock
         self._export, self._tell, self._given = export, tell, export(network)
         self._ways = self._weigh(self._time(found), samples)
-        (self._whole_ms,) = clock.time([clock.finished(self._given)])
-        self._times = Times([[way.ms for way in each] for each in self._ways], self._whole_ms)
+        self._tell("timing the whole on the target", 0.7)
+        self._least = self._time_whole([0] * len(self._ways))
+        self._times = Times([[way.ms for way in each] for each in self._ways], min(self._least, 1 - SAVED))
 
     def meet(self, share: float) -> Found:
         """The ways that lose least at so large a share of the network's time.
@@ -130,15 +136,11 @@ class RankSearch:
     def _choose(self, share: float) -> list[int]:
         """The place of each layer's way, by what is foreseen; the fastest ways where even these would take longer."""
         options = [[Option(place, way.loss) for place, way in enumerate(each)] for each in self._ways]
-        return allocate(options, self._times, share * self._whole_ms) or [0] * len(options)
+        return allocate(options, self._times, share) or [0] * len(options)
 
     def _measure(self, kept: Sequence[int]) -> Found:
-        ways = [each[place] for each, place in zip(self._ways, kept, strict=True)]
-        chosen = [way.factored for way in ways if way.factored is not None]
-        made = factor(self._network, chosen, self._inputs)
-        assert isinstance(made, nn.Module)
-        measured = time_gain(self._clock, self._given, self._export(made)).share
-        return Found(chosen, sum(way.loss for way in ways), self._times.total(kept) / self._whole_ms, measured)
+        measured = self._time_whole(kept) if any(kept) else self._least
+        return Found(self._chosen(kept), self._loss(kept), self._times.total(kept), measured)
 
     def _settle_for_least(self, share: float) -> Found:
         """The fastest way of every layer, where nothing else meets the goal."""
@@ -148,6 +150,19 @@ class RankSearch:
             what += f"{found.measured:.2f} is the least, and loses {found.loss:.2g} nats of its answers"
             raise PassError(what, "aim higher, or let `prune_channels` go there")
         return found
+
+    def _time_whole(self, kept: Sequence[int]) -> float:
+        """Its time as a share of the given network's."""
+        made = factor(self._network, self._chosen(kept), self._inputs)
+        assert isinstance(made, nn.Module)
+        return time_gain(self._clock, self._given, self._export(made)).share
+
+    def _chosen(self, kept: Sequence[int]) -> list[Factored]:
+        ways = [each[place].factored for each, place in zip(self._ways, kept, strict=True)]
+        return [way for way in ways if way is not None]
+
+    def _loss(self, kept: Sequence[int]) -> float:
+        return sum(each[place].loss for each, place in zip(self._ways, kept, strict=True))
 
 
 def _aim(share: float, last: Found) -> float:
@@ -159,22 +174,24 @@ def _aim(share: float, last: Found) -> float:
 
 
 class Times:
-    """What the network takes with its layers each in one of its ways, see `pruning.allocation.Costs`.
+    """The share of its time that a network takes with its layers each in one of its ways, see `allocation.Costs`.
 
-    Layers may take longer alone than they do together: then each saves as much less.
+    Layers may save more alone than they do together, or less where what they read does not fit into a cache with all of
+    the others: each saves as many times what it does alone as all of them do.
 
     Args:
-        ms: of each layer's ways, the layer itself last.
+        ms: of each layer's ways alone, the fastest first and the layer itself last.
+        least: the share of the network's time with the fastest way of each.
     """
 
-    def __init__(self, ms: Sequence[Sequence[float]], whole_ms: float) -> None:
-        alone = sum(each[-1] for each in ms)
-        scale = min(1.0, whole_ms / alone) if alone else 1.0
-        self._ms = [[scale * one for one in each] for each in ms]
-        self._fixed = whole_ms - scale * alone
+    def __init__(self, ms: Sequence[Sequence[float]], least: float) -> None:
+        saved = sum(each[-1] - each[0] for each in ms)
+        scale = (1 - least) / saved if saved else 0.0
+        self._shares = [[scale * one for one in each] for each in ms]
+        self._fixed = 1 - sum(each[-1] for each in self._shares)
 
     def total(self, kept: Sequence[int]) -> float:
-        return self._fixed + sum(each[place] for each, place in zip(self._ms, kept, strict=True))
+        return self._fixed + sum(each[place] for each, place in zip(self._shares, kept, strict=True))
 
     def share(self, group: int, kept: Sequence[int]) -> float:
-        return self._ms[group][kept[group]]
+        return self._shares[group][kept[group]]

@@ -15,6 +15,9 @@ from edgeopt.model import Model
 #: of each operator, in weights
 STEP = {"Sigmoid": 5000, "HardSwish": 5000}
 
+#: operators that a layer alone has at most, and how many times longer each takes in a network with more
+ALONE, TOGETHER = 4, 3
+
 
 def time_by_weights(
     _backend: str, _options: Mapping[str, Any], models: Sequence[Model], _threads: int, _batch: int
@@ -23,6 +26,15 @@ def time_by_weights(
     weights = [sum(len(tensor.raw_data) // 4 for tensor in graph.initializer) for graph in graphs]
     steps = [sum(STEP.get(node.op_type, 10) for node in graph.node) for graph in graphs]
     return [float(weight + step) for weight, step in zip(weights, steps, strict=True)]
+
+
+def time_together(
+    backend: str, options: Mapping[str, Any], models: Sequence[Model], threads: int, batch: int
+) -> list[float]:
+    """Layers take longer in their network than alone, as if its weights did not fit into a cache together."""
+    times = time_by_weights(backend, options, models, threads, batch)
+    counts = [len(onnx.load(model.path).graph.node) for model in models]
+    return [time * (TOGETHER if count > ALONE else 1) for time, count in zip(times, counts, strict=True)]
 
 
 def time_alike(
