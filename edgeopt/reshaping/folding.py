@@ -2,13 +2,14 @@
 
 A network may be trained with more layers than it computes with (RepVGG: Ding et al. 2021): a 3×3 and a 1×1 convolution
 and the input itself, each normalized, are one 3×3 convolution once the normalizations stand still. A fold is taken only
-if it needs no more operations than what it stands for, and the network computes the same with it.
+if it needs no more operations than what it stands for, or takes less time on the target although it does, and the
+network computes the same with it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import fx, nn
 from edgeopt.edits import apply_edit
 from edgeopt.edits.fold import Fold, find_folds, trace
 from edgeopt.edits.hold_zeros import HELD, holds
+from edgeopt.gain import WORTH
 from edgeopt.model import Edit
 from edgeopt.network import name_outputs
 from edgeopt.reshaping.kernels import Kernel, add, compose, of_conv, of_norm, of_nothing
@@ -25,12 +27,16 @@ from edgeopt.reshaping.kernels import Kernel, add, compose, of_conv, of_norm, of
 #: allowed difference of the network before and after, as a share of the largest output
 TOLERANCE = 1e-4
 
+#: (layers, the convolution that they are, the shape of their input without the batch) → its time as a share of theirs
+Compare = Callable[[nn.Module, nn.Module, tuple[int, ...]], float]
+
 
 @dataclass
 class Folding:
     """A network and what was folded in it so far.
 
     Attributes:
+        compare: by the target's clock; None: operations decide.
         edits: of all folds.
         folded: modules of each fold → what they became, in words.
         left: modules that could be folded → why they were not.
@@ -39,6 +45,7 @@ class Folding:
 
     network: nn.Module
     inputs: Sequence[torch.Tensor]
+    compare: Compare | None = None
     edits: list[Edit] = field(default_factory=list)
     folded: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
@@ -71,8 +78,8 @@ class Folding:
             self.left[told] = HELD
         elif kernel is None:
             self.left[told] = "is not linear as a whole, or not the same at the borders"
-        elif kernel.own_macs() > kernel.macs:
-            self.left[told] = "takes fewer operations as it is"
+        elif why := self._tell_loss(name, traced, fold, kernel):
+            self.left[told] = why
         else:
             edit = _make_edit(name, leaves, traced, fold, kernel)
             made = _apply(self.network, edit, kernel)
@@ -84,6 +91,30 @@ class Folding:
             self.folded[told] = f"one {kernel.size[0]}×{kernel.size[1]} convolution"
             return True
         return False
+
+    def _tell_loss(self, name: str, traced: fx.GraphModule, fold: Fold, kernel: Kernel) -> str:
+        """Why a fold is not worth it; empty: it is."""
+        if kernel.own_macs() <= kernel.macs:
+            return ""
+        dear = "takes fewer operations as it is"
+        shape = _find_shape(self.network, f"{name}.{fold.modules[0]}".lstrip("."), self.inputs)
+        if self.compare is None or shape is None:
+            return dear
+        share = self.compare(_Layers(traced, fold), _make_conv(kernel), shape)
+        return "" if share <= WORTH else f"{dear}, and {share:.2f}× the time as one"
+
+
+class _Layers(nn.Module):
+    """The layers of a fold alone."""
+
+    def __init__(self, traced: fx.GraphModule, fold: Fold) -> None:
+        super().__init__()
+        chains = ([copy.deepcopy(traced.get_submodule(name)) for name in term] for term in fold.terms)
+        self.terms = nn.ModuleList(nn.Sequential(*chain) for chain in chains)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = sum(term(x) for term in self.terms)
+        return made
 
 
 def make_kernel(traced: fx.GraphModule, fold: Fold) -> Kernel | None:
@@ -113,12 +144,43 @@ def _kernel(module: nn.Module) -> Kernel | None:
 def _make_edit(name: str, leaves: Sequence[str], traced: fx.GraphModule, fold: Fold, kernel: Kernel) -> Edit:
     """The convolution takes the name of the largest one that it stands for."""
     sizes = {each: sum(part.numel() for part in traced.get_submodule(each).parameters()) for each in fold.modules}
-    conv = {
+    conv = _conv_options(kernel)
+    arguments: dict[str, Any] = {"modules": fold.modules, "leaves": list(leaves), "conv": conv}
+    return Edit(kind="fold", module=name, arguments={**arguments, "name": max(sizes, key=lambda each: sizes[each])})
+
+
+def _conv_options(kernel: Kernel) -> dict[str, Any]:
+    """As `Conv2d` takes them, in plain data."""
+    return {
         "in_channels": kernel.weight.shape[1], "out_channels": kernel.weight.shape[0], "kernel_size": list(kernel.size),
         "stride": list(kernel.stride), "padding": list(kernel.padding), "groups": kernel.groups,
     }  # fmt: skip
-    arguments: dict[str, Any] = {"modules": fold.modules, "leaves": list(leaves), "conv": conv}
-    return Edit(kind="fold", module=name, arguments={**arguments, "name": max(sizes, key=lambda each: sizes[each])})
+
+
+@torch.no_grad()
+def _make_conv(kernel: Kernel) -> nn.Conv2d:
+    conv = nn.Conv2d(**_conv_options(kernel))
+    _fill(conv, kernel)
+    return conv
+
+
+def _fill(conv: nn.Module, kernel: Kernel) -> None:
+    conv.get_parameter("weight").copy_(kernel.own_weight())
+    conv.get_parameter("bias").copy_(kernel.bias)
+
+
+@torch.no_grad()
+def _find_shape(network: nn.Module, name: str, inputs: Sequence[torch.Tensor]) -> tuple[int, ...] | None:
+    """Of what a module is given, without the batch; None where it is not run."""
+    seen = list[tuple[int, ...]]()
+    hook = network.get_submodule(name).register_forward_pre_hook(
+        lambda _, given: seen.append(tuple(given[0].shape[1:]))
+    )
+    try:
+        network(*inputs)
+    finally:
+        hook.remove()
+    return seen[0] if seen else None
 
 
 @torch.no_grad()
@@ -126,9 +188,7 @@ def _apply(network: nn.Module, edit: Edit, kernel: Kernel) -> nn.Module:
     """A copy of the network with the fold made and the kernel in it."""
     made = copy.deepcopy(network)
     apply_edit(made, edit)
-    conv = made.get_submodule(edit.module).get_submodule(edit.arguments["name"])
-    conv.get_parameter("weight").copy_(kernel.own_weight())
-    conv.get_parameter("bias").copy_(kernel.bias)
+    _fill(made.get_submodule(edit.module).get_submodule(edit.arguments["name"]), kernel)
     return made.eval()
 
 

@@ -86,6 +86,25 @@ def test_chains_say_why_they_stay(architecture: Architecture, tmp_path: Path) ->
     assert facts["left 10 · 11"] == "takes fewer operations as it is"
 
 
+@pytest.mark.parametrize(
+    ("stopwatch", "told"),
+    [("time_by_steps", None), ("time_by_weights", "takes fewer operations as it is, and 1.97× the time as one")],
+)
+def test_the_clock_decides_on_folds_that_take_more_operations(
+    architecture: Architecture, stopwatch: str, told: str | None, tmp_path: Path
+) -> None:
+    model = architecture("reparameterized.py:make_chains")
+    timer = Timer(f"tests.passes.stopwatch:{stopwatch}", "onnxruntime_cpu", 1, 1)
+    context = Context(folder=tmp_path, progress=ignore_progress, timer=timer)
+    result = FoldBranches(on="onnxruntime_cpu/fp32")(model, context)
+    assert result.facts.get("left 10 · 11") == told
+    assert ("fold 10 · 11" in result.facts) == (told is None)
+    given, made = make_network(model), make_network(load_model(tmp_path, model.sources))
+    inputs = random_inputs(model.inputs, 7, 3)
+    with torch.inference_mode():
+        torch.testing.assert_close(made(*inputs), given(*inputs), rtol=1e-4, atol=1e-5)
+
+
 def test_modules_that_cannot_be_traced_are_named(architecture: Architecture, tmp_path: Path) -> None:
     facts = fold(architecture("reparameterized.py:make_deciding"), tmp_path).facts
     assert "TraceError" in str(facts["not traced 0"])
