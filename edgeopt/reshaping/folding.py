@@ -97,8 +97,10 @@ class Folding:
         if kernel.own_macs() <= kernel.macs:
             return ""
         dear = "takes fewer operations as it is"
+        if self.compare is None:
+            return dear
         shape = _find_shape(self.network, f"{name}.{fold.modules[0]}".lstrip("."), self.inputs)
-        if self.compare is None or shape is None:
+        if shape is None:
             return dear
         share = self.compare(_Layers(traced, fold), _make_conv(kernel), shape)
         return "" if share <= WORTH else f"{dear}, and {share:.2f}× the time as one"
